@@ -1,0 +1,1 @@
+//! Containers, from an OCI bundle to clean-up.

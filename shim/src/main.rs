@@ -1,0 +1,3 @@
+//! `containerd-shim-nucleus-v2`.
+
+fn main() {}
