@@ -1,1 +1,12 @@
-//! Containers, from an OCI bundle to clean-up.
+//! Containers, from an OCI bundle to clean-up: no tokio, no ttrpc, no containerd.
+//!
+//! A container's way through this crate: [`bundle`] reads and checks, [`plan`] translates into one value that says
+//! everything, [`native`] carries it out with the kernel's own means, [`record`] keeps on disk what clean-up needs.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod host;
+pub mod native;
+pub mod plan;
+pub mod record;
+pub mod sys;
