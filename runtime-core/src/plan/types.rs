@@ -176,7 +176,10 @@ pub enum MountSource {
 
 impl Default for MountSource {
     fn default() -> Self {
-        Self::Bind { path: PathBuf::new(), recursive: false }
+        Self::Bind {
+            path: PathBuf::new(),
+            recursive: false,
+        }
     }
 }
 
