@@ -1,0 +1,67 @@
+//! Making a container's cgroups.
+
+use oci_spec::runtime::LinuxResources;
+
+use super::V1;
+use super::limits::cpuset;
+use crate::cgroup::Error;
+use crate::cgroup::directory::{Directory, Made};
+
+impl V1 {
+    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
+        let mut made: Vec<(&Directory, Vec<String>)> = Vec::new();
+        let result = self.make_all(&mut made, resources);
+        if result.is_err() {
+            made.iter().rev().for_each(|(part, new)| part.unmake(new));
+        }
+        result
+    }
+
+    fn make_all<'a>(
+        &'a self,
+        made: &mut Vec<(&'a Directory, Vec<String>)>,
+        resources: Option<&LinuxResources>,
+    ) -> Result<(), Error> {
+        for part in self.all() {
+            let cpu = || resources.and_then(|resources| resources.cpu().as_ref());
+            let has_cpuset = part.hierarchy.has("cpuset");
+            match part.make()? {
+                Made::New(new) => {
+                    made.push((part, new));
+                    if has_cpuset {
+                        cpuset::fill(part, cpu())?;
+                    }
+                }
+                Made::Existed => {
+                    unused(part)?;
+                    if has_cpuset {
+                        cpuset::fill_existing(part, cpu())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A cgroup that was there may be used, unless processes are in it or it is frozen: a second container would share the
+/// first one's limits and fate (runc refuses both since 1.1).
+fn unused(part: &Directory) -> Result<(), Error> {
+    let count = super::kill::processes(part)?.len();
+    if count > 0 {
+        return Err(Error::Busy {
+            file: part.file("cgroup.procs"),
+            count,
+        });
+    }
+    if !part.hierarchy.has("freezer") {
+        return Ok(());
+    }
+    match part.read("freezer.state")?.trim_end() {
+        "THAWED" => Ok(()),
+        state => Err(Error::AlreadyFrozen {
+            file: part.file("freezer.state"),
+            state: state.into(),
+        }),
+    }
+}
