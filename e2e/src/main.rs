@@ -1,3 +1,82 @@
-//! `cargo e2e`: the demo, the test suites and the benchmarks.
+//! `cargo e2e`: the demo, the test suites and the benchmarks, against real containerd.
 
-fn main() {}
+mod api;
+mod churn;
+mod container;
+mod containerd;
+mod context;
+mod events;
+mod exec;
+mod expect;
+mod harness;
+mod image;
+mod io;
+mod leaks;
+mod prepare;
+mod processes;
+mod shim_process;
+mod spec;
+mod suites;
+mod supervisor;
+mod task;
+mod unit;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// nucleus, end to end: against a containerd of its own, with nothing installed by hand.
+///
+/// Needs Linux, root, Rust and Go. Whatever else is missing is fetched or built into target/, once.
+#[derive(Parser)]
+#[command(name = "cargo e2e", bin_name = "cargo e2e")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run test suites (all of them by default) and end with `N passed, N failed, N skipped`
+    Test(suites::TestArgs),
+    /// Fetch and build what the suites need, and say where it is
+    Prepare(prepare::PrepareArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Test(args) = &cli.command
+        && args.list
+    {
+        return suites::list(args).unwrap_or_else(fail);
+    }
+    if !supervisor::is_supervised() {
+        return supervisor::supervise().unwrap_or_else(fail);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error.into()),
+    };
+    let outcome = tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::select! {
+            outcome = run(cli.command) => outcome,
+            signal = supervisor::interrupted() => Err(anyhow::anyhow!("{}", signal)),
+        }
+    });
+    // Blocking reads that nobody waits for any more must not hold up the end.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(fail)
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Test(args) => suites::test(args).await,
+        Command::Prepare(args) => prepare::report(args).await,
+    }
+}
+
+fn fail(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

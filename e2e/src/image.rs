@@ -1,0 +1,176 @@
+//! The test image, made here: busybox and its applets, our probe, a few users and groups, as an OCI image layout in a tar
+//! file that `ctr images import` takes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::prepare::Tools;
+
+/// The image's name in containerd.
+pub const NAME: &str = "nucleus.test/busybox:1";
+
+const PASSWD: &str = "\
+root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+tester:x:1000:1000:Tester:/home/tester:/bin/sh
+";
+const GROUP: &str = "\
+root:x:0:
+daemon:x:1:
+tty:x:5:
+tester:x:1000:
+staff:x:2000:tester
+audio:x:2001:tester,daemon
+";
+
+/// An image in a file, and what its only layer is called once unpacked.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub tar: PathBuf,
+    pub chain_id: String,
+}
+
+/// Builds the image into a file.
+pub fn build(tools: &Tools, file: &Path) -> Result<Image> {
+    let layer = layer(tools)?;
+    let chain_id = digest(&layer);
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let config = json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [chain_id]},
+    });
+    let config = config.to_string().into_bytes();
+    let descriptor = |kind: &str, blob: &[u8]| json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()});
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
+    entry["annotations"] = json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": NAME});
+    let index: Value = json!({"schemaVersion": 2, "manifests": [entry]});
+
+    let output = std::fs::File::create(file).with_context(|| format!("create {}", file.display()))?;
+    let mut archive = tar::Builder::new(output);
+    add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
+    for blob in [&layer, &config, &manifest] {
+        let name = digest(blob).replace("sha256:", "blobs/sha256/");
+        add(&mut archive, &name, 0o644, blob)?;
+    }
+    archive
+        .into_inner()
+        .and_then(|mut file| file.flush())
+        .with_context(|| format!("write {}", file.display()))?;
+    Ok(Image {
+        tar: file.to_owned(),
+        chain_id,
+    })
+}
+
+fn layer(tools: &Tools) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, mode) in [
+        ("bin", 0o755),
+        ("dev", 0o755),
+        ("etc", 0o755),
+        ("home", 0o755),
+        ("mnt", 0o755),
+        ("proc", 0o755),
+        ("root", 0o700),
+        ("run", 0o755),
+        ("sbin", 0o755),
+        ("sys", 0o755),
+        ("tmp", 0o1777),
+        ("usr", 0o755),
+        ("var", 0o755),
+    ] {
+        directory(&mut archive, path, mode, 0)?;
+    }
+    directory(&mut archive, "home/tester", 0o755, 1000)?;
+    directory(&mut archive, "usr/data", 0o755, 0)?;
+    for (path, text) in [
+        ("etc/passwd", PASSWD),
+        ("etc/group", GROUP),
+        ("etc/hosts", "127.0.0.1 localhost\n"),
+        ("etc/resolv.conf", ""),
+        ("usr/data/seed", "from the image\n"),
+        ("etc/not-executable", "#!/bin/sh\n"),
+    ] {
+        add(&mut archive, path, 0o644, text.as_bytes())?;
+    }
+    // A script without an interpreter that exists, and a file that no kernel takes for a program.
+    add(&mut archive, "bin/bad-interpreter", 0o755, b"#!/no/such/interpreter\n")?;
+    add(&mut archive, "bin/not-a-program", 0o755, b"\x7fNOT\0\0\0\0")?;
+    for (path, program) in [("bin/busybox", &tools.busybox), ("bin/probe", &tools.probe)] {
+        let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
+        add(&mut archive, path, 0o755, &bytes)?;
+    }
+    let applets = Command::new(&tools.busybox)
+        .arg("--list")
+        .output()
+        .context("ask busybox for its applets")?;
+    for applet in String::from_utf8_lossy(&applets.stdout)
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
+        link(&mut archive, &format!("bin/{applet}"), "busybox")?;
+    }
+    // Links that lead out of a container if they are followed by strings.
+    link(&mut archive, "mnt/absolute", "/usr/data")?;
+    link(&mut archive, "mnt/escape", "../../../../../../tmp")?;
+    archive.into_inner().context("write the layer")
+}
+
+type Archive<W> = tar::Builder<W>;
+
+fn header(kind: tar::EntryType, mode: u32, size: usize, owner: u64) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size as u64);
+    header.set_uid(owner);
+    header.set_gid(owner);
+    // The same bytes at every build, so that containerd sees the same image.
+    header.set_mtime(0);
+    header
+}
+
+fn add<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut header = header(tar::EntryType::Regular, mode, bytes.len(), 0);
+    archive
+        .append_data(&mut header, path, bytes)
+        .with_context(|| format!("add {path} to a tar file"))
+}
+
+fn directory<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, owner: u64) -> Result<()> {
+    let mut header = header(tar::EntryType::Directory, mode, 0, owner);
+    archive
+        .append_data(&mut header, format!("{path}/"), std::io::empty())
+        .with_context(|| format!("add {path}/"))
+}
+
+fn link<W: Write>(archive: &mut Archive<W>, path: &str, target: &str) -> Result<()> {
+    let mut header = header(tar::EntryType::Symlink, 0o777, 0, 0);
+    archive
+        .append_link(&mut header, path, target)
+        .with_context(|| format!("add the link {path}"))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hash}")
+}

@@ -1,0 +1,1 @@
+//! A shim started by the test itself, as containerd starts it.

@@ -1,0 +1,153 @@
+//! `cargo e2e test`: which suites there are, and how a run ends.
+
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::containerd::Version;
+use crate::context::Runtime;
+use crate::harness::{Behaviour, Choice, Registry, Tally};
+use crate::{churn, harness, prepare, task, unit};
+
+/// What is tested, on what.
+#[derive(Args)]
+#[command(after_help = "\
+Suites:
+  unit    the crates' own tests, clippy and rustfmt
+  task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
+  churn   300 containers started, exec'd into and deleted, every third with its shim killed
+
+Examples:
+  cargo e2e test                                       everything that this machine can run
+  cargo e2e test task --list                           the behaviours by name
+  cargo e2e test task -k exec/ --runtime nucleus       those with `exec/` in their names, on nucleus alone
+  cargo e2e test task --containerd 1.6.20 --profile quick")]
+pub struct TestArgs {
+    /// Suites to run; none means all
+    suites: Vec<String>,
+    /// Name the behaviours instead of trying them
+    #[arg(long)]
+    pub list: bool,
+    /// Only behaviours with this text in `subject/name`; may be given more than once
+    #[arg(short = 'k', long = "filter", value_name = "TEXT")]
+    filter: Vec<String>,
+    /// Only this runtime; may be given more than once (default: runc's, then ours)
+    #[arg(long, value_enum)]
+    runtime: Vec<Runtime>,
+    /// Only this containerd; may be given more than once (default: both)
+    #[arg(long, value_enum)]
+    containerd: Vec<Version>,
+    /// How many tests run at the same time
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
+    #[command(flatten)]
+    prepare: prepare::PrepareArgs,
+}
+
+/// A suite: its name and where its behaviours come from.
+struct Suite {
+    name: &'static str,
+    register: fn(&mut Registry),
+}
+
+/// Suites that are made of behaviours; `unit` is made of commands.
+const SUITES: [Suite; 2] = [
+    Suite {
+        name: "task",
+        register: task::register,
+    },
+    Suite {
+        name: "churn",
+        register: churn::register,
+    },
+];
+
+const UNIT: &str = "unit";
+
+impl TestArgs {
+    fn choice(&self) -> Choice {
+        let or = |given: &[Runtime]| {
+            if given.is_empty() {
+                vec![Runtime::Runc, Runtime::Nucleus]
+            } else {
+                given.to_vec()
+            }
+        };
+        let versions = if self.containerd.is_empty() {
+            vec![Version::V2, Version::V1]
+        } else {
+            self.containerd.clone()
+        };
+        Choice {
+            filter: self.filter.clone(),
+            runtimes: or(&self.runtime),
+            versions,
+            jobs: self.jobs.max(1),
+        }
+    }
+
+    fn wants(&self, suite: &str) -> bool {
+        self.suites.is_empty() || self.suites.iter().any(|name| name == suite)
+    }
+
+    fn check(&self) -> Result<()> {
+        let known: Vec<&str> = std::iter::once(UNIT)
+            .chain(SUITES.iter().map(|suite| suite.name))
+            .collect();
+        match self.suites.iter().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => bail!("there is no suite `{name}`; there are: {}", known.join(", ")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn behaviours(suite: &Suite) -> Vec<Behaviour> {
+    let mut registry = Registry::default();
+    (suite.register)(&mut registry);
+    registry.into_behaviours()
+}
+
+/// `--list`.
+pub fn list(args: &TestArgs) -> Result<ExitCode> {
+    args.check()?;
+    let choice = args.choice();
+    let mut count = 0;
+    for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
+        for behaviour in behaviours(suite).iter().filter(|behaviour| choice.wants(behaviour)) {
+            println!("{}: {}/{}", suite.name, behaviour.subject, behaviour.name);
+            count += 1;
+        }
+    }
+    println!("{count} behaviours");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the chosen suites.
+pub async fn test(args: TestArgs) -> Result<ExitCode> {
+    args.check()?;
+    let choice = args.choice();
+    let mut results: Vec<(&str, Tally)> = Vec::new();
+    if args.wants(UNIT) && choice.filter.is_empty() {
+        results.push((UNIT, unit::run().await?));
+    }
+    if SUITES.iter().any(|suite| args.wants(suite.name)) {
+        let tools = Rc::new(prepare::prepare(&args.prepare).await?);
+        for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
+            results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
+        }
+    }
+    let mut total = Tally::default();
+    println!();
+    for (name, tally) in results {
+        println!("{name}: {tally}");
+        total.add(tally);
+    }
+    println!("{total}");
+    Ok(if total.failed == 0 && total.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,94 @@
+//! The suite `unit`: the crates' own tests, and what keeps their code in order.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::harness::Tally;
+use crate::prepare::root;
+
+/// Runs cargo's own tests, clippy and rustfmt over the workspace.
+pub async fn run() -> Result<Tally> {
+    let mut tally = Tally::default();
+    let tests = cargo("tests", &["test", "--workspace", "--no-fail-fast"]).await?;
+    let mut counted = Tally::default();
+    for line in tests.text.lines().filter(|line| line.starts_with("test result:")) {
+        counted.passed += number_before(line, " passed");
+        counted.failed += number_before(line, " failed");
+        counted.skipped += number_before(line, " ignored");
+    }
+    if !tests.ok && counted.failed == 0 {
+        counted.failed = 1;
+    }
+    tally.add(counted);
+    for (what, args) in [
+        (
+            "clippy",
+            ["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"].as_slice(),
+        ),
+        ("rustfmt", ["fmt", "--all", "--check"].as_slice()),
+    ] {
+        let ok = cargo(what, args).await?.ok;
+        tally.add(Tally {
+            passed: ok.into(),
+            failed: (!ok).into(),
+            skipped: 0,
+        });
+    }
+    Ok(tally)
+}
+
+struct Ran {
+    ok: bool,
+    text: String,
+}
+
+async fn cargo(what: &str, args: &[&str]) -> Result<Ran> {
+    let begun = Instant::now();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(args)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = command
+        .output()
+        .await
+        .with_context(|| format!("run cargo {}", args[0]))?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let seconds = begun.elapsed().as_secs_f64();
+    if output.status.success() {
+        println!("ok    unit/{what} {seconds:.1} s");
+    } else {
+        println!("FAIL  unit/{what} {seconds:.1} s\n{}", text.trim_end());
+    }
+    Ok(Ran {
+        ok: output.status.success(),
+        text: text.into_owned(),
+    })
+}
+
+fn number_before(line: &str, word: &str) -> usize {
+    let before = line.split(word).next().unwrap_or_default();
+    before
+        .rsplit(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_before;
+
+    #[test]
+    fn counts_are_read_out_of_cargo_s_summary() {
+        let line = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            (number_before(line, " passed"), number_before(line, " ignored")),
+            (12, 3)
+        );
+    }
+}
