@@ -1,22 +1,75 @@
 //! Carries a Plan out with the kernel's own means.
 //!
-//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop.
+//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop. [`launch`] is the shim's
+//! side; [`holder`], [`init`] and what they use run in processes of their own, each with a single thread.
+
+mod clean;
+mod console;
+mod entry;
+mod executable;
+mod holder;
+mod identity;
+mod init;
+mod launch;
+mod passwd;
+mod wire;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Mutex;
 
-use crate::cgroup::Cgroup;
-use crate::plan::{self, Plan};
-use crate::record::ProcessId;
+use crate::sys::process;
+
+pub use clean::{Cleaned, clean};
+pub use holder::holder_main;
+pub use launch::{Container, create};
 
 /// Why something could not be carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {}
+pub enum Error {
+    /// A system call of the shim's own side failed.
+    #[error("{operation}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The holder, init or an exec'd process told why it could not go on.
+    #[error("{0}")]
+    Setup(String),
+    /// A process ended without a word: killed from outside, or out of memory.
+    #[error("the {who} of container {id} ended before it was ready")]
+    Ended {
+        /// holder, init or process.
+        who: &'static str,
+        /// The container.
+        id: String,
+    },
+    /// A hook failed.
+    #[error(transparent)]
+    Hook(#[from] crate::hooks::Error),
+    /// The cgroups could not be made or changed.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::Error),
+    /// The record could not be written or read.
+    #[error(transparent)]
+    Record(#[from] crate::record::Error),
+}
 
 /// A detached read-only clone of our own binary: what holders are executed from (CVE-2019-5736).
 #[derive(Debug)]
-pub struct Executable {}
+pub struct Executable(OwnedFd);
+
+impl Executable {
+    /// Clones /proc/self/exe. Once a shim.
+    pub fn detach() -> Result<Self, Error> {
+        crate::sys::spawn::detached_self()
+            .map(Self)
+            .map_err(|source| Error::Io { operation: "cloning our own binary's mount (open_tree of /proc/self/exe)", source })
+    }
+}
 
 /// The three standard streams; None is /dev/null. Not used by a process with a terminal.
 #[derive(Debug, Default)]
@@ -29,7 +82,11 @@ pub struct Stdio {
 
 /// A child process of ours: init or an exec.
 #[derive(Debug)]
-pub struct Process {}
+pub struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    ended: Mutex<Option<ExitStatus>>,
+}
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +106,60 @@ impl ExitStatus {
     }
 }
 
+impl Process {
+    fn new(pid: i32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: Mutex::new(None) }
+    }
+
+    /// Its pid in our PID namespace.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Readable once the process has ended. Stays valid for the life of `self`.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// Sends a signal; Ok(false) where the process has ended.
+    ///
+    /// # Errors
+    /// EINVAL for a number that is no signal.
+    pub fn signal(&self, signal: i32) -> Result<bool, Error> {
+        match process::send_signal(&self.pidfd, signal) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Err(source) => Err(Error::Io { operation: "sending a signal", source }),
+        }
+    }
+
+    /// Reaps it if it has ended; may be asked again afterwards.
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.wait_with(|pidfd| process::try_reap(pidfd))
+    }
+
+    /// Waits for its end and reaps it.
+    fn wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.wait_with(|pidfd| process::reap(pidfd).map(Some))
+    }
+
+    fn wait_with(
+        &self,
+        reap: impl FnOnce(&OwnedFd) -> std::io::Result<Option<process::Ended>>,
+    ) -> Result<Option<ExitStatus>, Error> {
+        let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.is_none() {
+            *ended = reap(&self.pidfd)
+                .map_err(|source| Error::Io { operation: "waiting for a process", source })?
+                .map(|ended| match ended {
+                    process::Ended::Code(code) => ExitStatus::Code(code),
+                    process::Ended::Signal(signal) => ExitStatus::Signal(signal),
+                });
+        }
+        Ok(*ended)
+    }
+}
+
 /// A process just made, and the master side of its pseudo terminal if it has one.
 #[derive(Debug)]
 #[allow(missing_docs)]
@@ -57,98 +168,10 @@ pub struct Launched {
     pub console: Option<OwnedFd>,
 }
 
-/// A created container. Dropping it without [`Container::delete`] leaves clean-up to [`clean`].
-#[derive(Debug)]
-pub struct Container {}
-
 /// Who runs the container: goes into its record.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Owner {
     pub group: String,
-    pub socket: Option<std::path::PathBuf>,
+    pub socket: Option<PathBuf>,
 }
-
-/// What [`clean`] found.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Cleaned {
-    /// Init's pid, where the record had one.
-    pub pid: Option<i32>,
-}
-
-impl Executable {
-    /// Clones /proc/self/exe. Once a shim.
-    pub fn detach() -> Result<Self, Error> {
-        unimplemented!()
-    }
-}
-
-impl Process {
-    /// Its pid in our PID namespace.
-    pub fn pid(&self) -> i32 {
-        unimplemented!()
-    }
-
-    /// Readable once the process has ended. Stays valid for the life of `self`.
-    pub fn pidfd(&self) -> &OwnedFd {
-        unimplemented!()
-    }
-
-    /// Sends a signal; Ok(false) where the process has ended.
-    pub fn signal(&self, _signal: i32) -> Result<bool, Error> {
-        unimplemented!()
-    }
-
-    /// Reaps it if it has ended; may be asked again afterwards.
-    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
-        unimplemented!()
-    }
-}
-
-/// Creates the container: when this returns, init waits before the execve of its program. On error nothing is left.
-pub fn create(_exe: &Executable, _plan: &Plan, _owner: &Owner, _stdio: Stdio) -> Result<(Container, Launched), Error> {
-    unimplemented!()
-}
-
-impl Container {
-    /// Lets init execute its program (startContainer hooks before, poststart after).
-    pub fn start(&self) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// Starts a process beside init.
-    pub fn exec(&self, _process: &plan::Process, _stdio: Stdio) -> Result<Launched, Error> {
-        unimplemented!()
-    }
-
-    /// The container's cgroups.
-    pub fn cgroup(&self) -> &Cgroup {
-        unimplemented!()
-    }
-
-    /// Whether it has a PID namespace of its own: then all its processes end with init.
-    pub fn has_own_pid_namespace(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// After init was reaped: ends the holder, removes cgroups and record, runs poststop hooks. Bounded; done again, it
-    /// does no harm.
-    pub fn delete(&self) -> Result<(), Error> {
-        unimplemented!()
-    }
-}
-
-/// Cleans up the container of `bundle` after its shim died, from its record alone, and, where the container was the
-/// group's leader (its id is the group), every other container of the group whose shim is the same dead one. Idempotent.
-pub fn clean(_bundle: &Path) -> Result<Cleaned, Error> {
-    unimplemented!()
-}
-
-/// The holder's program: what `containerd-shim-nucleus-v2 init` runs. Never returns.
-pub fn holder_main() -> ! {
-    unimplemented!()
-}
-
-/// `ProcessId` of a process of ours, for messages.
-#[allow(dead_code)]
-fn _face(_: ProcessId) {}

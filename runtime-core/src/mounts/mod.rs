@@ -1,0 +1,77 @@
+//! The container's file systems: rootfs, mounts, devices, masks. All of it is the holder's work, inside the container's
+//! mount namespace; nothing is ever mounted where the host could see it.
+//!
+//! Every path in the container is resolved below one fd of its root ([`pathrs`]); every mount is made detached and then
+//! attached to the fd that was resolved: between the two there is no path that the container could exchange.
+
+mod cgroup;
+mod copy_up;
+mod devices;
+mod filesystem;
+mod paths;
+mod tree;
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::plan::{Mount, MountSource};
+
+pub use filesystem::open as open_filesystem;
+pub use tree::Tree;
+
+/// Why a mount or a node could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("opening the bind source {path:?} for {destination}")]
+    Source { path: PathBuf, destination: String, source: io::Error },
+    #[error("making a {kind} file system for {destination}: {what}{log}")]
+    Filesystem { kind: String, destination: String, what: String, log: String, source: io::Error },
+    #[error("setting options of the mount at {destination} (attributes {set:#x}, cleared {clear:#x})")]
+    Attributes { destination: String, set: u64, clear: u64, source: io::Error },
+    #[error("setting propagation {flags:#x} of the mount at {destination}")]
+    Propagation { destination: String, flags: u64, source: io::Error },
+    #[error("mapping ids of the mount at {destination}")]
+    IdMap { destination: String, source: io::Error },
+    #[error(transparent)]
+    UserNamespace(#[from] crate::sys::user_namespace::Error),
+    #[error("making the mount point {destination} in the container")]
+    Target { destination: String, source: io::Error },
+    #[error("{0} is a symbolic link in the image: proc and sysfs are mounted on real directories only")]
+    Symlink(String),
+    #[error("mounting at {destination}")]
+    Attach { destination: String, source: io::Error },
+    #[error("rootfs {path:?}: {operation}")]
+    Root { path: PathBuf, operation: &'static str, source: io::Error },
+    #[error("making the device {path}")]
+    Device { path: String, source: io::Error },
+    #[error("the host's {0} is not the device that it should be")]
+    WrongDevice(String),
+    #[error("making the link {path} -> {target}")]
+    Link { path: String, target: &'static str, source: io::Error },
+    #[error("{operation} {path}")]
+    Seal { operation: &'static str, path: String, source: io::Error },
+    #[error("copying the image's {path} into a tmpfs")]
+    CopyUp { path: String, source: io::Error },
+    #[error("making the working directory {path:?}")]
+    Cwd { path: String, source: io::Error },
+}
+
+/// Whether this is a proc mount: only a process of the container's PID namespace can make it.
+pub fn is_proc(mount: &Mount) -> bool {
+    is_new(mount, "proc")
+}
+
+/// Whether `mount` is a new instance of the file system `kind`.
+fn is_new(mount: &Mount, kind: &str) -> bool {
+    matches!(&mount.source, MountSource::New { kind: found, .. } if found == kind)
+}
+
+/// pathrs' error as the system's, where it has one.
+fn from_pathrs(error: pathrs::error::Error) -> io::Error {
+    match error.kind().errno() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error.to_string()),
+    }
+}

@@ -1,0 +1,352 @@
+//! The container's tree, from detached mounts to the switched root: one step a method, in the order of the holder.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
+use super::{Error, cgroup, copy_up, devices, is_new, is_proc, paths};
+use crate::cgroup::HierarchyView;
+use crate::plan::{Container, Mount, MountSource, Namespace};
+use crate::sys::mount::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+    MountAttr, pivot_here, set_attributes};
+use crate::sys::spawn::attach;
+use crate::sys::user_namespace;
+
+/// The mounts of one container while they are being made.
+#[derive(Debug)]
+pub struct Tree {
+    /// The rootfs' own mounts; the first is the root, the rest are attached below it.
+    rootfs: Vec<OwnedFd>,
+    /// One for each of the container's mounts: the bind sources, opened with the host root's rights.
+    sources: Vec<Option<OwnedFd>>,
+    /// Clones of the host's nodes, in a user namespace.
+    devices: Vec<OwnedFd>,
+    /// What becomes read-only at the end.
+    late_readonly: Vec<OwnedFd>,
+}
+
+/// Propagation of everything before the container's own wishes: changes of the host arrive, none go out.
+const DEFAULT_PROPAGATION: u64 = libc::MS_SLAVE | libc::MS_REC;
+
+impl Tree {
+    /// Opens what needs the host root's rights and the host's view: the rootfs, bind sources, device nodes. Nothing is
+    /// attached yet: what is opened here vanishes with its fd.
+    pub fn open(container: &Container) -> Result<Self, Error> {
+        let bundle = &container.bundle;
+        let propagation = container.rootfs.propagation.unwrap_or(DEFAULT_PROPAGATION);
+        let mut rootfs = Vec::new();
+        for mount in &container.rootfs.mounts {
+            rootfs.push(match &mount.source {
+                MountSource::Bind { path, recursive } => {
+                    let fd = filesystem::clone_host(mount, path, *recursive, bundle)?;
+                    set_propagation(&fd, "/", propagation | libc::MS_REC)?;
+                    fd
+                }
+                _ => filesystem::open(mount)?,
+            });
+        }
+        if rootfs.is_empty() {
+            let mount = Mount { destination: "/".into(), ..Mount::default() };
+            let fd = filesystem::clone_host(&mount, &container.rootfs.path, true, bundle)?;
+            set_propagation(&fd, "/", propagation | libc::MS_REC)?;
+            rootfs.push(fd);
+        }
+        let sources = container
+            .mounts
+            .iter()
+            .map(|mount| match &mount.source {
+                MountSource::Bind { path, recursive } => {
+                    let fd = filesystem::clone_host(mount, path, *recursive, bundle)?;
+                    // The clone is a peer of the host's mount until its propagation is cut down.
+                    set_propagation(&fd, &mount.destination, propagation | libc::MS_REC)?;
+                    for &flags in &mount.propagation {
+                        set_propagation(&fd, &mount.destination, flags)?;
+                    }
+                    Ok(Some(fd))
+                }
+                _ => Ok(None),
+            })
+            .collect::<Result<_, Error>>()?;
+        let devices = if container.namespaces.user == Namespace::Host {
+            Vec::new()
+        } else {
+            container.devices.iter().map(devices::clone_host).collect::<Result<_, _>>()?
+        };
+        Ok(Self { rootfs, sources, devices, late_readonly: Vec::new() })
+    }
+
+    /// Maps the ids of the mounts that ask for it: by maps of their own, else by the container's user namespace.
+    pub fn map_ids(
+        &self,
+        container: &Container,
+        user_namespace: Option<BorrowedFd<'_>>,
+        proc: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        for (mount, source) in container.mounts.iter().zip(&self.sources) {
+            let (Some(idmap), Some(source)) = (&mount.idmap, source) else { continue };
+            let own = if idmap.uid_map.is_empty() && idmap.gid_map.is_empty() {
+                None
+            } else {
+                Some(user_namespace::new(&idmap.uid_map, &idmap.gid_map, proc)?)
+            };
+            let failed = |source| Error::IdMap { destination: mount.destination.clone(), source };
+            let userns = own.as_ref().map(AsFd::as_fd).or(user_namespace);
+            let userns = userns.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
+            let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns: Some(userns), ..MountAttr::default() };
+            set_attributes(source, idmap.recursive, attr).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the rootfs at its path, in a mount namespace that is the container's by now.
+    pub fn attach_root(&self, container: &Container) -> Result<(), Error> {
+        let path = &container.rootfs.path;
+        let failed = |operation| {
+            move |source: io::Error| Error::Root { path: path.clone(), operation, source }
+        };
+        let propagation = container.rootfs.propagation.unwrap_or(DEFAULT_PROPAGATION);
+        let open = |path: &std::path::Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(io::Error::from)
+        };
+        let host_root = open("/".as_ref()).map_err(failed("opening /"))?;
+        set_propagation(&host_root, "/", propagation)?;
+        if propagation & libc::MS_SHARED != 0 {
+            // What we attach below a shared mount would appear on the host: that one mount is taken out of its group.
+            let parent = parent_mount(path).map_err(failed("finding the mount that it is on"))?;
+            let parent = open(&parent).map_err(failed("opening the mount that it is on"))?;
+            set_propagation(&parent, "/", libc::MS_PRIVATE)?;
+        }
+        let target = open(path).map_err(failed("opening it"))?;
+        attach(&self.rootfs[0], target.as_fd()).map_err(failed("attaching it"))?;
+        if propagation & libc::MS_SHARED != 0 {
+            set_propagation(&self.rootfs[0], "/", libc::MS_SHARED)?;
+        }
+        for (mount, fd) in container.rootfs.mounts.iter().zip(&self.rootfs).skip(1) {
+            let target = paths::target(self.root(), &mount.destination, false)?;
+            attach(fd, target.as_fd())
+                .map_err(|source| Error::Attach { destination: mount.destination.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The container's root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.rootfs[0].as_fd()
+    }
+
+    /// Everything but proc and what lies below it; then devices and links.
+    pub fn attach_mounts(&mut self, container: &Container, hierarchies: &[HierarchyView]) -> Result<(), Error> {
+        let procs: Vec<&str> = proc_destinations(container).collect();
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if !is_proc(mount) && !is_below(&procs, &mount.destination) {
+                self.attach_mount(index, mount, hierarchies)?;
+            }
+        }
+        if container.default_dev {
+            if self.devices.is_empty() {
+                for device in &container.devices {
+                    devices::make(self.root(), device)?;
+                }
+            } else {
+                for (device, clone) in container.devices.iter().zip(&self.devices) {
+                    devices::attach_clone(self.root(), device, clone)?;
+                }
+            }
+            devices::make_links(self.root())?;
+        }
+        Ok(())
+    }
+
+    fn attach_mount(&mut self, index: usize, mount: &Mount, hierarchies: &[HierarchyView]) -> Result<(), Error> {
+        let destination = &mount.destination;
+        if mount.source == MountSource::Cgroup {
+            let view = cgroup::attach_view(self.root(), mount, hierarchies)?;
+            if mount.set & MOUNT_ATTR_RDONLY != 0 {
+                self.late_readonly.push(view);
+            }
+            return Ok(());
+        }
+        let made;
+        let fd = match self.sources[index].take() {
+            Some(fd) => {
+                made = fd;
+                &made
+            }
+            None => {
+                made = filesystem::open(mount)?;
+                &made
+            }
+        };
+        let target_failed = |source| Error::Target { destination: destination.clone(), source };
+        let file = !paths::is_directory(fd).map_err(target_failed)?;
+        let target = if is_new(mount, "sysfs") {
+            paths::real_directory(self.root(), destination)?
+        } else {
+            paths::target(self.root(), destination, file)?
+        };
+        if mount.copy_up {
+            copy_up::copy(target.as_fd(), fd.as_fd())
+                .map_err(|source| Error::CopyUp { path: destination.clone(), source })?;
+        }
+        attach(fd, target.as_fd()).map_err(|source| Error::Attach { destination: destination.clone(), source })?;
+        if matches!(mount.source, MountSource::New { .. }) {
+            for &flags in &mount.propagation {
+                set_propagation(fd, destination, flags)?;
+            }
+        }
+        if is_late_readonly(mount) {
+            self.late_readonly.push(made);
+        }
+        Ok(())
+    }
+
+    /// Binds init's terminal to /dev/console.
+    pub fn attach_console(&self, proc: BorrowedFd<'_>, slave: &OwnedFd) -> Result<(), Error> {
+        devices::attach_console(self.root(), proc, slave)
+    }
+
+    /// The proc instances that init made, in the mounts' order, then what is mounted below them.
+    pub fn attach_proc(
+        &mut self,
+        container: &Container,
+        instances: impl Iterator<Item = OwnedFd>,
+        hierarchies: &[HierarchyView],
+    ) -> Result<(), Error> {
+        for (mount, instance) in container.mounts.iter().filter(|mount| is_proc(mount)).zip(instances) {
+            let target = paths::real_directory(self.root(), &mount.destination)?;
+            attach(&instance, target.as_fd())
+                .map_err(|source| Error::Attach { destination: mount.destination.clone(), source })?;
+        }
+        let procs: Vec<&str> = proc_destinations(container).collect();
+        for (index, mount) in container.mounts.iter().enumerate() {
+            if !is_proc(mount) && is_below(&procs, &mount.destination) {
+                self.attach_mount(index, mount, hierarchies)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Read-only paths, then masked ones. A path that does not exist needs neither; any other failure is one.
+    pub fn seal_paths(&self, container: &Container) -> Result<(), Error> {
+        for path in &container.readonly_paths {
+            self.make_read_only(path)
+                .map_err(|source| Error::Seal { operation: "making read-only", path: path.clone(), source })?;
+        }
+        // One empty tmpfs and one /dev/null serve all masks.
+        let mut empty = None;
+        let mut null = None;
+        for path in &container.masked_paths {
+            let failed = |source| Error::Seal { operation: "masking", path: path.clone(), source };
+            let Some(target) = paths::existing(self.root(), path).map_err(failed)? else { continue };
+            let (cover, make): (&mut Option<OwnedFd>, fn() -> Result<OwnedFd, Error>) =
+                if paths::is_directory(&target).map_err(failed)? {
+                    (&mut empty, empty_directory)
+                } else {
+                    (&mut null, null_device)
+                };
+            let clone = match cover {
+                Some(attached) => clone_handle(attached.as_fd(), false).map_err(failed)?,
+                None => make()?,
+            };
+            attach(&clone, target.as_fd()).map_err(failed)?;
+            cover.get_or_insert(clone);
+        }
+        Ok(())
+    }
+
+    fn make_read_only(&self, path: &str) -> io::Result<()> {
+        let Some(target) = paths::existing(self.root(), path)? else { return Ok(()) };
+        let clone = clone_handle(target.as_fd(), true)?;
+        set_attributes(&clone, true, MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
+        attach(&clone, target.as_fd())
+    }
+
+    /// Makes init's working directory, sets what is to be read-only, and switches the root: of the holder, and of init with
+    /// it, whose root is the same.
+    pub fn finish(self, container: &Container, cwd: &str) -> Result<(), Error> {
+        let path = &container.rootfs.path;
+        let failed = |operation| {
+            move |source: io::Error| Error::Root { path: path.clone(), operation, source }
+        };
+        if paths::existing(self.root(), cwd).map_err(|source| Error::Cwd { path: cwd.to_owned(), source })?.is_none() {
+            paths::directories(self.root(), cwd).map_err(|source| Error::Cwd { path: cwd.to_owned(), source })?;
+        }
+        let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        for fd in &self.late_readonly {
+            set_attributes(fd, false, read_only).map_err(failed("making a tmpfs in it read-only"))?;
+        }
+        if container.rootfs.readonly {
+            set_attributes(self.root(), false, read_only).map_err(failed("making it read-only"))?;
+        }
+        self.pivot().map_err(failed("switching to it (pivot_root)"))?;
+        if let Some(propagation) = container.rootfs.propagation {
+            let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|errno| failed("opening the new root")(errno.into()))?;
+            set_propagation(&root, "/", propagation & !libc::MS_REC)?;
+        }
+        Ok(())
+    }
+
+    /// pivot_root(2), NOTES: the old root ends up on top of the new one, without a directory of its own, and is detached.
+    fn pivot(&self) -> io::Result<()> {
+        let old = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::process::fchdir(self.root())?;
+        pivot_here()?;
+        rustix::process::fchdir(&old)?;
+        // Unmounting must not reach the host, whatever the propagation was.
+        let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+        set_attributes(&old, true, slave)?;
+        unmount(c".", UnmountFlags::DETACH)?;
+        rustix::process::chdir(c"/")?;
+        Ok(())
+    }
+}
+
+fn proc_destinations(container: &Container) -> impl Iterator<Item = &str> {
+    container.mounts.iter().filter(|mount| is_proc(mount)).map(|mount| mount.destination.as_str())
+}
+
+fn is_below(procs: &[&str], destination: &str) -> bool {
+    procs.iter().any(|proc| destination.strip_prefix(proc).is_some_and(|rest| rest.starts_with('/')))
+}
+
+fn empty_directory() -> Result<OwnedFd, Error> {
+    let mount = Mount {
+        destination: "a masked directory".into(),
+        source: MountSource::New { kind: "tmpfs".into(), source: "tmpfs".into() },
+        set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+        superblock: vec!["ro".into()],
+        data: vec!["nr_blocks=1".into(), "nr_inodes=1".into()],
+        ..Mount::default()
+    };
+    filesystem::open(&mount)
+}
+
+/// The host's null device, by number: a mask must not be whatever is called so (CVE-2025-31133).
+fn null_device() -> Result<OwnedFd, Error> {
+    devices::clone_host(&crate::plan::Device {
+        path: "/dev/null".into(),
+        kind: libc::S_IFCHR,
+        major: 1,
+        minor: 3,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    })
+}
+
+/// The mount point that `path` is on, from mountinfo (proc_pid_mountinfo(5)).
+fn parent_mount(path: &std::path::Path) -> io::Result<std::path::PathBuf> {
+    let path = std::fs::canonicalize(path)?;
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|point| std::path::PathBuf::from(point.replace("\\040", " ")))
+        .filter(|point| path.starts_with(point))
+        .max_by_key(|point| point.as_os_str().len())
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}

@@ -1,0 +1,382 @@
+//! The holder: a small process of our own binary that makes a container's namespaces and mounts, forks its init, and then
+//! every process that is exec'd into it.
+//!
+//! It stands outside the container's PID namespace and cgroups: nothing in the container sees or signals it, no limit of
+//! the container's hits it. Its end is the end of the container's mount namespace, if no process of the container is left.
+
+use std::fmt::Write;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::wire::{self, CONTROL_FD, Hierarchy, Message, PROCESS_FD, REQUEST_FD, Request, Tag};
+use super::{console, init, launch};
+use crate::mounts::{self, Tree};
+use crate::plan::{self, IdMap, Namespace, Namespaces};
+use crate::sys::fork::{Fork, fork, fork_sibling};
+use crate::sys::{message, namespace, process, spawn};
+
+/// Why the holder could not make the container.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("{operation}")]
+    Io { operation: &'static str, source: io::Error },
+    #[error("joining the {kind} namespace {path:?}")]
+    Join { kind: &'static str, path: std::path::PathBuf, source: io::Error },
+    #[error("writing {file} of the user namespace: {map}")]
+    IdMap { file: &'static str, map: String, source: io::Error },
+    #[error("linux.sysctl: writing {value:?} to {key}")]
+    Sysctl { key: String, value: String, source: io::Error },
+    #[error(transparent)]
+    Mount(#[from] mounts::Error),
+    #[error(transparent)]
+    Console(#[from] console::Error),
+    #[error(transparent)]
+    Hook(super::Error),
+    #[error("the shim has gone")]
+    Alone,
+    /// Init failed, and told the shim itself.
+    #[error("init ended during set-up")]
+    InitEnded,
+}
+
+/// What a process forked by the holder finds.
+#[derive(Debug)]
+pub struct Inside {
+    /// What the container is.
+    pub container: plan::Container,
+    /// Files that take "0" to join the container's cgroups.
+    pub join: Vec<OwnedFd>,
+    /// The host's /proc, opened before any namespace was entered.
+    pub proc: OwnedFd,
+    /// The container's cgroup namespace: given by path at first, then init's own.
+    pub cgroup_namespace: Option<OwnedFd>,
+}
+
+impl Inside {
+    /// The container's root, after the pivot.
+    pub fn open_root(&self) -> Result<OwnedFd, init::Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(c"/", flags, Mode::empty())
+            .map_err(|errno| init::Error::Io { operation: "opening the container's root", source: errno.into() })
+    }
+
+    /// Enters the container's cgroup namespace, if it has one that is not the host's.
+    pub fn enter_cgroup_namespace(&self) -> Result<(), init::Error> {
+        match &self.cgroup_namespace {
+            Some(fd) => namespace::enter(fd, libc::CLONE_NEWCGROUP)
+                .map_err(|source| init::Error::Io { operation: "joining the cgroup namespace", source }),
+            None => Ok(()),
+        }
+    }
+
+    /// The cgroup namespace that this process is in.
+    pub fn open_own_cgroup_namespace(&self) -> Result<OwnedFd, init::Error> {
+        rustix::fs::openat(&self.proc, c"self/ns/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| init::Error::Io { operation: "opening /proc/self/ns/cgroup", source: errno.into() })
+    }
+}
+
+/// The holder's program: what `containerd-shim-nucleus-v2 init` runs. Never returns.
+pub fn holder_main() -> ! {
+    let Ok(control) = process::inherited(CONTROL_FD) else { process::exit_now(2) };
+    match hold(&control) {
+        Ok(()) => process::exit_now(0),
+        Err(error) => {
+            wire::report(&control, &chain(&error));
+            process::exit_now(1)
+        }
+    }
+}
+
+/// An error and what it comes from, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn hold(control: &OwnedFd) -> Result<(), Error> {
+    process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
+    let socket = process::inherited(PROCESS_FD).map_err(io("taking over init's socket"))?;
+    let request = process::inherited(REQUEST_FD).map_err(io("taking over the request"))?;
+    let Request { container, process } = wire::from_memfd(request).map_err(io("reading the holder's request"))?;
+    let proc = rustix::fs::open(c"/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| io("opening /proc")(errno.into()))?;
+    let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
+
+    let mut tree = Tree::open(&container)?;
+    let cgroup_namespace = enter_namespaces(&container.namespaces, proc.as_fd(), &mut tree)?;
+    set_names(&container, proc.as_fd())?;
+    tree.attach_root()?;
+
+    let (join, hierarchies) = await_cgroups(control)?;
+    tree.attach_mounts(&hierarchies)?;
+    let terminal = if process.terminal {
+        let (master, slave) = console::open(proc.as_fd(), tree.root(), process.console_size)?;
+        console::give(&slave, process.uid)?;
+        tree.attach_console(proc.as_fd(), &slave)?;
+        wire::send(&socket, Tag::Console, &[], &[master.as_fd()]).map_err(|_| Error::Alone)?;
+        Some(slave)
+    } else {
+        None
+    };
+
+    let (ours, sibling) = message::pair().map_err(io("making the socket to init"))?;
+    let mut inside = Inside { container, join, proc, cgroup_namespace };
+    if inside.container.namespaces.pid == Namespace::New {
+        namespace::unshare(libc::CLONE_NEWPID).map_err(io("unsharing the PID namespace"))?;
+    }
+    let (pid, pidfd) = match fork_sibling().map_err(io("forking init"))? {
+        Fork::Child => {
+            drop(ours);
+            init::run_init(&inside, &process, sibling, socket, terminal)
+        }
+        Fork::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop((sibling, socket, terminal, process));
+    // The container's streams are init's alone from here on.
+    process::set_streams([null.as_fd(); 3]).map_err(io("letting go of init's streams"))?;
+    drop(null);
+    wire::send(control, Tag::Forked, pid.to_string().as_bytes(), &[pidfd.as_fd()]).map_err(|_| Error::Alone)?;
+    drop(pidfd);
+
+    let instances = match wire::receive(&ours).map_err(io("hearing from init"))? {
+        Some(Message { tag: Tag::Instances, fds, .. }) => fds,
+        _ => return Err(Error::InitEnded),
+    };
+    let mut instances = instances.into_iter();
+    inside.cgroup_namespace = instances.next().filter(|_| inside.container.namespaces.cgroup != Namespace::Host);
+    tree.attach_proc(instances)?;
+    tree.seal_paths()?;
+    run_hooks(&inside.container, control, pid)?;
+    tree.finish(&inside.container)?;
+    wire::send(&ours, Tag::Go, &[], &[]).map_err(|_| Error::InitEnded)?;
+    drop((ours, tree));
+    inside.container.mounts = Vec::new();
+    serve(control, &inside)
+}
+
+/// Runtime hooks run in the shim's namespaces, container hooks in the container's before the root is switched.
+fn run_hooks(container: &plan::Container, control: &OwnedFd, pid: i32) -> Result<(), Error> {
+    let hooks = &container.hooks;
+    if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
+        wire::send(control, Tag::Hooks, &[], &[]).map_err(|_| Error::Alone)?;
+        match wire::receive(control).map_err(io("waiting for the runtime hooks"))? {
+            Some(message) if message.tag == Tag::Go => {}
+            _ => return Err(Error::Alone),
+        }
+    }
+    launch::run_hooks(hooks.create_container.iter(), container, "creating", pid).map_err(Error::Hook)
+}
+
+/// Forks what the shim asks for, until the shim is gone.
+fn serve(control: &OwnedFd, inside: &Inside) -> Result<(), Error> {
+    loop {
+        match wire::receive(control).map_err(io("hearing from the shim"))? {
+            Some(message) if message.tag == Tag::Exec => exec(inside, message)?,
+            // The shim's end is ours: the container, if it lives, is for `delete` to clean up.
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
+    let mut fds = message.fds.into_iter();
+    let (Some(socket), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next()) else {
+        return Ok(());
+    };
+    match fork_sibling() {
+        Ok(Fork::Child) => {
+            let streams = process::set_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+            drop((stdin, stdout, stderr));
+            let plan: io::Result<plan::Process> = match fds.next() {
+                Some(memfd) => wire::from_memfd(memfd),
+                None => serde_json::from_slice(&message.payload).map_err(io::Error::from),
+            };
+            match streams.and(plan) {
+                Ok(plan) => init::run_exec(inside, &plan, socket),
+                Err(error) => {
+                    wire::report(&socket, &format!("reading an exec's request: {error}"));
+                    process::exit_now(1)
+                }
+            }
+        }
+        Ok(Fork::Parent(pid, pidfd)) => {
+            if wire::send(&socket, Tag::Forked, pid.to_string().as_bytes(), &[pidfd.as_fd()]).is_err() {
+                return Err(Error::Alone);
+            }
+        }
+        // pid_namespaces(7): a namespace whose init has ended takes no more processes.
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            wire::report(&socket, "forking a process: the container's init has ended");
+        }
+        Err(error) => wire::report(&socket, &format!("forking a process: {error}")),
+    }
+    Ok(())
+}
+
+/// Joins the namespaces that have a path, then makes the new ones. Returns the cgroup namespace to be joined, which is
+/// init's to enter, since the holder stays out of the container's cgroups.
+fn enter_namespaces(
+    namespaces: &Namespaces,
+    proc: BorrowedFd<'_>,
+    tree: &mut Tree<'_>,
+) -> Result<Option<OwnedFd>, Error> {
+    let joined = |namespace: &Namespace, kind: &'static str| match namespace {
+        Namespace::Path(path) => rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map(|fd| Some((fd, path.clone())))
+            .map_err(|errno| Error::Join { kind, path: path.clone(), source: errno.into() }),
+        _ => Ok(None),
+    };
+    let user = joined(&namespaces.user, "user")?;
+    let cgroup = joined(&namespaces.cgroup, "cgroup")?;
+    // The host's root has every right in each of them, whoever owns it; a user namespace, once entered, takes most of
+    // these rights away: so it comes last of those that are joined, and before those that it shall own.
+    for (namespace, kind, flag) in [
+        (&namespaces.net, "network", libc::CLONE_NEWNET),
+        (&namespaces.ipc, "IPC", libc::CLONE_NEWIPC),
+        (&namespaces.uts, "UTS", libc::CLONE_NEWUTS),
+        (&namespaces.pid, "PID", libc::CLONE_NEWPID),
+        (&namespaces.time, "time", libc::CLONE_NEWTIME),
+        (&namespaces.mount, "mount", libc::CLONE_NEWNS),
+    ] {
+        if let Some((fd, path)) = joined(namespace, kind)? {
+            namespace::enter(fd, flag).map_err(|source| Error::Join { kind, path, source })?;
+        }
+    }
+    if namespaces.time == Namespace::New {
+        new_time_namespace(namespaces, proc)?;
+    }
+    let user = match user {
+        Some((fd, path)) => Some((fd, path)),
+        None if namespaces.user == Namespace::New => {
+            Some((new_user_namespace(namespaces, proc)?, "/proc/self/ns/user".into()))
+        }
+        None => None,
+    };
+    if let Some((fd, path)) = user {
+        tree.map_ids(fd.as_fd())?;
+        namespace::enter(fd, libc::CLONE_NEWUSER).map_err(|source| Error::Join { kind: "user", path, source })?;
+        process::set_ids(0, 0, Some(&[])).map_err(io("becoming root of the user namespace"))?;
+        process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
+    } else {
+        tree.map_ids_of_mounts_with_maps()?;
+    }
+    let new: libc::c_int = [
+        (&namespaces.mount, libc::CLONE_NEWNS),
+        (&namespaces.net, libc::CLONE_NEWNET),
+        (&namespaces.ipc, libc::CLONE_NEWIPC),
+        (&namespaces.uts, libc::CLONE_NEWUTS),
+    ]
+    .into_iter()
+    .filter(|(namespace, _)| **namespace == Namespace::New)
+    .fold(0, |flags, (_, flag)| flags | flag);
+    namespace::unshare(new).map_err(io("unsharing the container's namespaces"))?;
+    if namespaces.net == Namespace::New {
+        namespace::loopback_up().map_err(io("bringing the loopback interface up"))?;
+    }
+    Ok(cgroup.map(|(fd, _)| fd))
+}
+
+/// A time namespace counts for the next child; its offsets are set before that (time_namespaces(7)).
+fn new_time_namespace(namespaces: &Namespaces, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    namespace::unshare(libc::CLONE_NEWTIME).map_err(io("unsharing the time namespace"))?;
+    let lines: String = namespaces
+        .time_offsets
+        .iter()
+        .map(|(clock, seconds, nanoseconds)| format!("{clock} {seconds} {nanoseconds}\n"))
+        .collect();
+    if !lines.is_empty() {
+        write_proc(proc, "self/timens_offsets", lines.as_bytes()).map_err(io("writing /proc/self/timens_offsets"))?;
+    }
+    Ok(())
+}
+
+/// A user namespace with its maps. A short-lived child makes it and stays until the maps are written: they need the
+/// rights of the host's root, which whoever is inside has lost.
+pub fn new_user_namespace(namespaces: &Namespaces, proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    user_namespace(&namespaces.uid_map, &namespaces.gid_map, proc)
+}
+
+/// See [`new_user_namespace`].
+pub fn user_namespace(uids: &[IdMap], gids: &[IdMap], proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let (ours, theirs) = message::pair().map_err(io("making a socket"))?;
+    let (pid, pidfd) = match fork(libc::CLONE_NEWUSER as u64).map_err(io("making a user namespace"))? {
+        Fork::Child => {
+            drop(ours);
+            // Until the other end is closed; what is heard does not matter.
+            let _ = message::receive(&theirs);
+            process::exit_now(0)
+        }
+        Fork::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop(theirs);
+    let made = (|| {
+        write_map(proc, pid, "uid_map", uids)?;
+        write_map(proc, pid, "gid_map", gids)?;
+        let path = format!("{pid}/ns/user");
+        rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| io("opening the new user namespace")(errno.into()))
+    })();
+    drop(ours);
+    process::reap(&pidfd).map_err(io("ending the user namespace's first process"))?;
+    made
+}
+
+fn write_map(proc: BorrowedFd<'_>, pid: i32, file: &'static str, map: &[IdMap]) -> Result<(), Error> {
+    let text: String = map.iter().map(|line| format!("{} {} {}\n", line.container, line.host, line.size)).collect();
+    write_proc(proc, &format!("{pid}/{file}"), text.as_bytes()).map_err(|source| Error::IdMap {
+        file,
+        map: text.trim_end().replace('\n', ", "),
+        source,
+    })
+}
+
+fn write_proc(proc: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, bytes)?;
+    Ok(())
+}
+
+/// Hostname, domainname and sysctls, all of namespaces that are the container's.
+fn set_names(container: &plan::Container, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    if let Some(name) = &container.hostname {
+        namespace::set_hostname(name).map_err(io("setting the hostname"))?;
+    }
+    if let Some(name) = &container.domainname {
+        namespace::set_domainname(name).map_err(io("setting the domainname"))?;
+    }
+    for (key, value) in &container.sysctls {
+        write_proc(proc, &format!("sys/{key}"), value.as_bytes()).map_err(|source| Error::Sysctl {
+            key: key.clone(),
+            value: value.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn await_cgroups(control: &OwnedFd) -> Result<(Vec<OwnedFd>, Vec<Hierarchy>), Error> {
+    match wire::receive(control).map_err(io("waiting for the cgroups"))? {
+        Some(Message { tag: Tag::Cgroups, payload, fds }) => {
+            let hierarchies =
+                serde_json::from_slice(&payload).map_err(|error| io("reading the cgroups' names")(error.into()))?;
+            Ok((fds, hierarchies))
+        }
+        _ => Err(Error::Alone),
+    }
+}
+
+fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { operation, source }
+}
+
