@@ -5,7 +5,9 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod hooks;
 pub mod host;
+pub mod mounts;
 pub mod native;
 pub mod plan;
 pub mod record;

@@ -34,9 +34,9 @@ pub struct Record {
     pub init: Option<ProcessId>,
     /// The cgroup path, the same below every hierarchy; None before a cgroup was made.
     pub cgroup: Option<String>,
-    /// poststop hooks that are still owed, as the OCI spec writes them.
+    /// poststop hooks that are still owed.
     #[serde(default)]
-    pub poststop: Vec<oci_spec::runtime::Hook>,
+    pub poststop: Vec<crate::plan::Hook>,
 }
 
 /// Why a record cannot be written or read. Each variant names the file.

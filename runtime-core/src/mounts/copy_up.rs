@@ -10,7 +10,12 @@ const MAX_DEPTH: usize = 64;
 
 /// Copies directories, regular files and links with mode and owner from `from` to `to`. Neither is followed out of.
 pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let from = rustix::fs::openat(from, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let from = rustix::fs::openat(
+        from,
+        c".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     copy_directory(from.as_fd(), to, 0)
 }
 
@@ -40,7 +45,10 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
                 let source = rustix::fs::openat(from, name, flags, Mode::empty())?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let target = rustix::fs::openat(to, name, flags, mode)?;
-                io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target.try_clone()?))?;
+                io::copy(
+                    &mut std::fs::File::from(source),
+                    &mut std::fs::File::from(target.try_clone()?),
+                )?;
                 rustix::fs::fchmod(&target, mode)?;
             }
             FileType::Symlink => {

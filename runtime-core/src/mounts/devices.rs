@@ -21,7 +21,10 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes the node anew: whatever the image has there is taken away first.
 pub fn make(root: BorrowedFd<'_>, device: &Device) -> Result<(), Error> {
-    let failed = |source: io::Error| Error::Device { path: device.path.clone(), source };
+    let failed = |source: io::Error| Error::Device {
+        path: device.path.clone(),
+        source,
+    };
     let (parent, name) = parent_of(root, &device.path).map_err(failed)?;
     let node = || -> io::Result<()> {
         remove(parent.as_fd(), name)?;
@@ -29,7 +32,12 @@ pub fn make(root: BorrowedFd<'_>, device: &Device) -> Result<(), Error> {
         let number = rustix::fs::makedev(device.major, device.minor);
         rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number)?;
         // The umask has its say in mknod: mode and owner are set on the node itself.
-        let handle = rustix::fs::openat(&parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let handle = rustix::fs::openat(
+            &parent,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         rustix::fs::chownat(&handle, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
@@ -40,19 +48,29 @@ pub fn make(root: BorrowedFd<'_>, device: &Device) -> Result<(), Error> {
 
 /// A detached clone of the host's node, for a user namespace, where no node can be made.
 pub fn clone_host(device: &Device) -> Result<OwnedFd, Error> {
-    let failed = |errno: rustix::io::Errno| Error::Device { path: device.path.clone(), source: errno.into() };
+    let failed = |errno: rustix::io::Errno| Error::Device {
+        path: device.path.clone(),
+        source: errno.into(),
+    };
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let fd = open_tree(CWD, device.path.as_str(), flags).map_err(failed)?;
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-    let is_it = stat.st_mode & libc::S_IFMT == device.kind
-        && stat.st_rdev == rustix::fs::makedev(device.major, device.minor);
-    if is_it { Ok(fd) } else { Err(Error::WrongDevice(device.path.clone())) }
+    let is_it =
+        stat.st_mode & libc::S_IFMT == device.kind && stat.st_rdev == rustix::fs::makedev(device.major, device.minor);
+    if is_it {
+        Ok(fd)
+    } else {
+        Err(Error::WrongDevice(device.path.clone()))
+    }
 }
 
 /// Attaches the clone at the device's path.
 pub fn attach_clone(root: BorrowedFd<'_>, device: &Device, clone: &OwnedFd) -> Result<(), Error> {
     let target = paths::target(root, &device.path, true)?;
-    attach(clone, target.as_fd()).map_err(|source| Error::Device { path: device.path.clone(), source })
+    attach(clone, target.as_fd()).map_err(|source| Error::Device {
+        path: device.path.clone(),
+        source,
+    })
 }
 
 /// The default links, each where nothing is yet; /dev/ptmx always, since the image's own would be the wrong one.
@@ -68,7 +86,11 @@ pub fn make_links(root: BorrowedFd<'_>) -> Result<(), Error> {
                 Err(errno) => Err(errno.into()),
             }
         };
-        link().map_err(|source| Error::Link { path: path.to_owned(), target, source })?;
+        link().map_err(|source| Error::Link {
+            path: path.to_owned(),
+            target,
+            source,
+        })?;
     }
     Ok(())
 }
@@ -76,7 +98,10 @@ pub fn make_links(root: BorrowedFd<'_>) -> Result<(), Error> {
 /// Binds the slave of init's terminal, an fd and no path, to /dev/console.
 pub fn attach_console(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, slave: &OwnedFd) -> Result<(), Error> {
     const PATH: &str = "/dev/console";
-    let failed = |source: io::Error| Error::Device { path: PATH.to_owned(), source };
+    let failed = |source: io::Error| Error::Device {
+        path: PATH.to_owned(),
+        source,
+    };
     let (parent, name) = parent_of(root, PATH).map_err(failed)?;
     let bind = || -> io::Result<()> {
         remove(parent.as_fd(), name)?;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
 
 use super::{Error, is_new};
 use crate::plan::{Mount, MountSource};
@@ -37,7 +39,10 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
         result.map_err(|errno| failed(format!("option {text:?}"), log(context.as_fd()), errno))
     };
     if !source.is_empty() {
-        option("source", fsconfig_set_string(context.as_fd(), "source", source.as_str()))?;
+        option(
+            "source",
+            fsconfig_set_string(context.as_fd(), "source", source.as_str()),
+        )?;
     }
     for flag in &mount.superblock {
         option(flag, fsconfig_set_flag(context.as_fd(), flag.as_str()))?;
@@ -79,7 +84,10 @@ fn split_layers(text: &str) -> Vec<String> {
     while let Some(character) = characters.next() {
         match character {
             ':' => layers.push(String::new()),
-            '\\' => layers.last_mut().into_iter().for_each(|layer| layer.extend(characters.next())),
+            '\\' => layers
+                .last_mut()
+                .into_iter()
+                .for_each(|layer| layer.extend(characters.next())),
             other => layers.last_mut().into_iter().for_each(|layer| layer.push(other)),
         }
     }
@@ -118,8 +126,7 @@ pub fn clone_host(mount: &Mount, path: &Path, recursive: bool, bundle: &Path) ->
 
 /// A detached clone of the attached mount, or directory in one, that `handle` refers to.
 pub fn clone_handle(handle: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
@@ -128,14 +135,27 @@ pub fn clone_handle(handle: BorrowedFd<'_>, recursive: bool) -> io::Result<Owned
 
 /// The mount's own attributes, then those for everything below it too.
 fn set_mount_attributes(fd: &OwnedFd, mount: &Mount) -> Result<(), Error> {
-    for (recursive, set, clear) in
-        [(false, mount.set, mount.clear), (true, mount.recursive_set, mount.recursive_clear)]
-    {
+    for (recursive, set, clear) in [
+        (false, mount.set, mount.clear),
+        (true, mount.recursive_set, mount.recursive_clear),
+    ] {
         if set | clear == 0 {
             continue;
         }
-        set_attributes(fd, recursive, MountAttr { set, clear, ..MountAttr::default() }).map_err(|source| {
-            Error::Attributes { destination: mount.destination.clone(), set, clear, source }
+        set_attributes(
+            fd,
+            recursive,
+            MountAttr {
+                set,
+                clear,
+                ..MountAttr::default()
+            },
+        )
+        .map_err(|source| Error::Attributes {
+            destination: mount.destination.clone(),
+            set,
+            clear,
+            source,
         })?;
     }
     Ok(())
@@ -145,8 +165,19 @@ fn set_mount_attributes(fd: &OwnedFd, mount: &Mount) -> Result<(), Error> {
 pub fn set_propagation(fd: impl AsFd, destination: &str, flags: u64) -> Result<(), Error> {
     let recursive = flags & libc::MS_REC != 0;
     let propagation = flags & !libc::MS_REC;
-    set_attributes(fd, recursive, MountAttr { propagation, ..MountAttr::default() })
-        .map_err(|source| Error::Propagation { destination: destination.to_owned(), flags, source })
+    set_attributes(
+        fd,
+        recursive,
+        MountAttr {
+            propagation,
+            ..MountAttr::default()
+        },
+    )
+    .map_err(|source| Error::Propagation {
+        destination: destination.to_owned(),
+        flags,
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod tree;
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::{Mount, MountSource};
 
 pub use filesystem::open as open_filesystem;
@@ -25,13 +27,32 @@ pub use tree::Tree;
 #[allow(missing_docs)]
 pub enum Error {
     #[error("opening the bind source {path:?} for {destination}")]
-    Source { path: PathBuf, destination: String, source: io::Error },
+    Source {
+        path: PathBuf,
+        destination: String,
+        source: io::Error,
+    },
     #[error("making a {kind} file system for {destination}: {what}{log}")]
-    Filesystem { kind: String, destination: String, what: String, log: String, source: io::Error },
+    Filesystem {
+        kind: String,
+        destination: String,
+        what: String,
+        log: String,
+        source: io::Error,
+    },
     #[error("setting options of the mount at {destination} (attributes {set:#x}, cleared {clear:#x})")]
-    Attributes { destination: String, set: u64, clear: u64, source: io::Error },
+    Attributes {
+        destination: String,
+        set: u64,
+        clear: u64,
+        source: io::Error,
+    },
     #[error("setting propagation {flags:#x} of the mount at {destination}")]
-    Propagation { destination: String, flags: u64, source: io::Error },
+    Propagation {
+        destination: String,
+        flags: u64,
+        source: io::Error,
+    },
     #[error("mapping ids of the mount at {destination}")]
     IdMap { destination: String, source: io::Error },
     #[error(transparent)]
@@ -43,19 +64,40 @@ pub enum Error {
     #[error("mounting at {destination}")]
     Attach { destination: String, source: io::Error },
     #[error("rootfs {path:?}: {operation}")]
-    Root { path: PathBuf, operation: &'static str, source: io::Error },
+    Root {
+        path: PathBuf,
+        operation: &'static str,
+        source: io::Error,
+    },
     #[error("making the device {path}")]
     Device { path: String, source: io::Error },
     #[error("the host's {0} is not the device that it should be")]
     WrongDevice(String),
     #[error("making the link {path} -> {target}")]
-    Link { path: String, target: &'static str, source: io::Error },
+    Link {
+        path: String,
+        target: &'static str,
+        source: io::Error,
+    },
     #[error("{operation} {path}")]
-    Seal { operation: &'static str, path: String, source: io::Error },
+    Seal {
+        operation: &'static str,
+        path: String,
+        source: io::Error,
+    },
     #[error("copying the image's {path} into a tmpfs")]
     CopyUp { path: String, source: io::Error },
     #[error("making the working directory {path:?}")]
     Cwd { path: String, source: io::Error },
+}
+
+/// One hierarchy as the container may see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HierarchyView {
+    /// Directory name below the container's /sys/fs/cgroup: `memory`, `cpu,cpuacct`, `systemd`.
+    pub name: String,
+    /// The container's own directory in it, on the host.
+    pub directory: PathBuf,
 }
 
 /// Whether this is a proc mount: only a process of the container's PID namespace can make it.
@@ -68,10 +110,15 @@ fn is_new(mount: &Mount, kind: &str) -> bool {
     matches!(&mount.source, MountSource::New { kind: found, .. } if found == kind)
 }
 
-/// pathrs' error as the system's, where it has one.
-fn from_pathrs(error: pathrs::error::Error) -> io::Error {
-    match error.kind().errno() {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::other(error.to_string()),
+/// The system's number in pathrs' error, where it has one.
+fn errno(error: &pathrs::error::Error) -> Option<i32> {
+    match error.kind() {
+        pathrs::error::ErrorKind::OsError(errno) => errno,
+        _ => None,
     }
+}
+
+/// pathrs' error as the system's, where it is one.
+fn from_pathrs(error: pathrs::error::Error) -> io::Error {
+    errno(&error).map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }

@@ -8,18 +8,20 @@ use pathrs::RootRef;
 use pathrs::flags::OpenFlags;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::{Error, from_pathrs};
+use super::{Error, errno, from_pathrs};
 
 /// The directory (or, if `file`, the file) at `destination` below `root`, made with its parents if it does not exist.
 pub fn target(root: BorrowedFd<'_>, destination: &str, file: bool) -> Result<OwnedFd, Error> {
-    find_or_make(RootRef::from_fd(root), destination, file)
-        .map_err(|source| Error::Target { destination: destination.to_owned(), source })
+    find_or_make(RootRef::from_fd(root), destination, file).map_err(|source| Error::Target {
+        destination: destination.to_owned(),
+        source,
+    })
 }
 
 fn find_or_make(root: RootRef<'_>, destination: &str, file: bool) -> io::Result<OwnedFd> {
     match root.resolve(destination) {
         Ok(handle) => return Ok(handle.into()),
-        Err(error) if error.kind().errno() == Some(libc::ENOENT) => {}
+        Err(error) if errno(&error) == Some(libc::ENOENT) => {}
         Err(error) => return Err(from_pathrs(error)),
     }
     if !file {
@@ -31,8 +33,12 @@ fn find_or_make(root: RootRef<'_>, destination: &str, file: bool) -> io::Result<
     };
     make_directories(root, &parent.to_string_lossy())?;
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    root.create_file(path, OpenFlags::O_CREAT | OpenFlags::O_EXCL | OpenFlags::O_CLOEXEC, &permissions)
-        .map_err(from_pathrs)?;
+    root.create_file(
+        path,
+        OpenFlags::O_CREAT | OpenFlags::O_EXCL | OpenFlags::O_CLOEXEC,
+        &permissions,
+    )
+    .map_err(from_pathrs)?;
     root.resolve(path).map(OwnedFd::from).map_err(from_pathrs)
 }
 
@@ -43,14 +49,16 @@ pub fn directories(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
 
 fn make_directories(root: RootRef<'_>, path: &str) -> io::Result<OwnedFd> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    root.mkdir_all(path, &permissions).map(OwnedFd::from).map_err(from_pathrs)
+    root.mkdir_all(path, &permissions)
+        .map(OwnedFd::from)
+        .map_err(from_pathrs)
 }
 
 /// What is at `path` below `root`, symlinks followed inside the root; None where there is nothing.
 pub fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>> {
     match RootRef::from_fd(root).resolve(path) {
         Ok(handle) => Ok(Some(handle.into())),
-        Err(error) if matches!(error.kind().errno(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(error) if matches!(errno(&error), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(error) => Err(from_pathrs(error)),
     }
 }
@@ -68,15 +76,20 @@ pub fn real_directory(root: BorrowedFd<'_>, destination: &str) -> Result<OwnedFd
     };
     let opened = match open() {
         Err(rustix::io::Errno::NOENT) => {
-            directories(root, destination)
-                .map_err(|source| Error::Target { destination: destination.to_owned(), source })?;
+            directories(root, destination).map_err(|source| Error::Target {
+                destination: destination.to_owned(),
+                source,
+            })?;
             open()
         }
         other => other,
     };
     opened.map_err(|errno| match errno {
         rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Error::Symlink(destination.to_owned()),
-        errno => Error::Target { destination: destination.to_owned(), source: errno.into() },
+        errno => Error::Target {
+            destination: destination.to_owned(),
+            source: errno.into(),
+        },
     })
 }
 

@@ -8,10 +8,12 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
 use super::{Error, cgroup, copy_up, devices, is_new, is_proc, paths};
-use crate::cgroup::HierarchyView;
+use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
-use crate::sys::mount::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
-    MountAttr, pivot_here, set_attributes};
+use crate::sys::mount::{
+    MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, pivot_here,
+    set_attributes,
+};
 use crate::sys::spawn::attach;
 use crate::sys::user_namespace;
 
@@ -49,7 +51,10 @@ impl Tree {
             });
         }
         if rootfs.is_empty() {
-            let mount = Mount { destination: "/".into(), ..Mount::default() };
+            let mount = Mount {
+                destination: "/".into(),
+                ..Mount::default()
+            };
             let fd = filesystem::clone_host(&mount, &container.rootfs.path, true, bundle)?;
             set_propagation(&fd, "/", propagation | libc::MS_REC)?;
             rootfs.push(fd);
@@ -73,9 +78,18 @@ impl Tree {
         let devices = if container.namespaces.user == Namespace::Host {
             Vec::new()
         } else {
-            container.devices.iter().map(devices::clone_host).collect::<Result<_, _>>()?
+            container
+                .devices
+                .iter()
+                .map(devices::clone_host)
+                .collect::<Result<_, _>>()?
         };
-        Ok(Self { rootfs, sources, devices, late_readonly: Vec::new() })
+        Ok(Self {
+            rootfs,
+            sources,
+            devices,
+            late_readonly: Vec::new(),
+        })
     }
 
     /// Maps the ids of the mounts that ask for it: by maps of their own, else by the container's user namespace.
@@ -86,16 +100,25 @@ impl Tree {
         proc: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         for (mount, source) in container.mounts.iter().zip(&self.sources) {
-            let (Some(idmap), Some(source)) = (&mount.idmap, source) else { continue };
+            let (Some(idmap), Some(source)) = (&mount.idmap, source) else {
+                continue;
+            };
             let own = if idmap.uid_map.is_empty() && idmap.gid_map.is_empty() {
                 None
             } else {
                 Some(user_namespace::new(&idmap.uid_map, &idmap.gid_map, proc)?)
             };
-            let failed = |source| Error::IdMap { destination: mount.destination.clone(), source };
+            let failed = |source| Error::IdMap {
+                destination: mount.destination.clone(),
+                source,
+            };
             let userns = own.as_ref().map(AsFd::as_fd).or(user_namespace);
             let userns = userns.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
-            let attr = MountAttr { set: MOUNT_ATTR_IDMAP, userns: Some(userns), ..MountAttr::default() };
+            let attr = MountAttr {
+                set: MOUNT_ATTR_IDMAP,
+                userns: Some(userns),
+                ..MountAttr::default()
+            };
             set_attributes(source, idmap.recursive, attr).map_err(failed)?;
         }
         Ok(())
@@ -105,7 +128,11 @@ impl Tree {
     pub fn attach_root(&self, container: &Container) -> Result<(), Error> {
         let path = &container.rootfs.path;
         let failed = |operation| {
-            move |source: io::Error| Error::Root { path: path.clone(), operation, source }
+            move |source: io::Error| Error::Root {
+                path: path.clone(),
+                operation,
+                source,
+            }
         };
         let propagation = container.rootfs.propagation.unwrap_or(DEFAULT_PROPAGATION);
         let open = |path: &std::path::Path| {
@@ -127,8 +154,10 @@ impl Tree {
         }
         for (mount, fd) in container.rootfs.mounts.iter().zip(&self.rootfs).skip(1) {
             let target = paths::target(self.root(), &mount.destination, false)?;
-            attach(fd, target.as_fd())
-                .map_err(|source| Error::Attach { destination: mount.destination.clone(), source })?;
+            attach(fd, target.as_fd()).map_err(|source| Error::Attach {
+                destination: mount.destination.clone(),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -181,7 +210,10 @@ impl Tree {
                 &made
             }
         };
-        let target_failed = |source| Error::Target { destination: destination.clone(), source };
+        let target_failed = |source| Error::Target {
+            destination: destination.clone(),
+            source,
+        };
         let file = !paths::is_directory(fd).map_err(target_failed)?;
         let target = if is_new(mount, "sysfs") {
             paths::real_directory(self.root(), destination)?
@@ -189,10 +221,15 @@ impl Tree {
             paths::target(self.root(), destination, file)?
         };
         if mount.copy_up {
-            copy_up::copy(target.as_fd(), fd.as_fd())
-                .map_err(|source| Error::CopyUp { path: destination.clone(), source })?;
+            copy_up::copy(target.as_fd(), fd.as_fd()).map_err(|source| Error::CopyUp {
+                path: destination.clone(),
+                source,
+            })?;
         }
-        attach(fd, target.as_fd()).map_err(|source| Error::Attach { destination: destination.clone(), source })?;
+        attach(fd, target.as_fd()).map_err(|source| Error::Attach {
+            destination: destination.clone(),
+            source,
+        })?;
         if matches!(mount.source, MountSource::New { .. }) {
             for &flags in &mount.propagation {
                 set_propagation(fd, destination, flags)?;
@@ -218,8 +255,10 @@ impl Tree {
     ) -> Result<(), Error> {
         for (mount, instance) in container.mounts.iter().filter(|mount| is_proc(mount)).zip(instances) {
             let target = paths::real_directory(self.root(), &mount.destination)?;
-            attach(&instance, target.as_fd())
-                .map_err(|source| Error::Attach { destination: mount.destination.clone(), source })?;
+            attach(&instance, target.as_fd()).map_err(|source| Error::Attach {
+                destination: mount.destination.clone(),
+                source,
+            })?;
         }
         let procs: Vec<&str> = proc_destinations(container).collect();
         for (index, mount) in container.mounts.iter().enumerate() {
@@ -233,15 +272,24 @@ impl Tree {
     /// Read-only paths, then masked ones. A path that does not exist needs neither; any other failure is one.
     pub fn seal_paths(&self, container: &Container) -> Result<(), Error> {
         for path in &container.readonly_paths {
-            self.make_read_only(path)
-                .map_err(|source| Error::Seal { operation: "making read-only", path: path.clone(), source })?;
+            self.make_read_only(path).map_err(|source| Error::Seal {
+                operation: "making read-only",
+                path: path.clone(),
+                source,
+            })?;
         }
         // One empty tmpfs and one /dev/null serve all masks.
         let mut empty = None;
         let mut null = None;
         for path in &container.masked_paths {
-            let failed = |source| Error::Seal { operation: "masking", path: path.clone(), source };
-            let Some(target) = paths::existing(self.root(), path).map_err(failed)? else { continue };
+            let failed = |source| Error::Seal {
+                operation: "masking",
+                path: path.clone(),
+                source,
+            };
+            let Some(target) = paths::existing(self.root(), path).map_err(failed)? else {
+                continue;
+            };
             let (cover, make): (&mut Option<OwnedFd>, fn() -> Result<OwnedFd, Error>) =
                 if paths::is_directory(&target).map_err(failed)? {
                     (&mut empty, empty_directory)
@@ -259,9 +307,18 @@ impl Tree {
     }
 
     fn make_read_only(&self, path: &str) -> io::Result<()> {
-        let Some(target) = paths::existing(self.root(), path)? else { return Ok(()) };
+        let Some(target) = paths::existing(self.root(), path)? else {
+            return Ok(());
+        };
         let clone = clone_handle(target.as_fd(), true)?;
-        set_attributes(&clone, true, MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
+        set_attributes(
+            &clone,
+            true,
+            MountAttr {
+                set: MOUNT_ATTR_RDONLY,
+                ..MountAttr::default()
+            },
+        )?;
         attach(&clone, target.as_fd())
     }
 
@@ -270,12 +327,28 @@ impl Tree {
     pub fn finish(self, container: &Container, cwd: &str) -> Result<(), Error> {
         let path = &container.rootfs.path;
         let failed = |operation| {
-            move |source: io::Error| Error::Root { path: path.clone(), operation, source }
+            move |source: io::Error| Error::Root {
+                path: path.clone(),
+                operation,
+                source,
+            }
         };
-        if paths::existing(self.root(), cwd).map_err(|source| Error::Cwd { path: cwd.to_owned(), source })?.is_none() {
-            paths::directories(self.root(), cwd).map_err(|source| Error::Cwd { path: cwd.to_owned(), source })?;
+        if paths::existing(self.root(), cwd)
+            .map_err(|source| Error::Cwd {
+                path: cwd.to_owned(),
+                source,
+            })?
+            .is_none()
+        {
+            paths::directories(self.root(), cwd).map_err(|source| Error::Cwd {
+                path: cwd.to_owned(),
+                source,
+            })?;
         }
-        let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        let read_only = MountAttr {
+            set: MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
         for fd in &self.late_readonly {
             set_attributes(fd, false, read_only).map_err(failed("making a tmpfs in it read-only"))?;
         }
@@ -298,7 +371,10 @@ impl Tree {
         pivot_here()?;
         rustix::process::fchdir(&old)?;
         // Unmounting must not reach the host, whatever the propagation was.
-        let slave = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+        let slave = MountAttr {
+            propagation: libc::MS_SLAVE,
+            ..MountAttr::default()
+        };
         set_attributes(&old, true, slave)?;
         unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")?;
@@ -307,17 +383,26 @@ impl Tree {
 }
 
 fn proc_destinations(container: &Container) -> impl Iterator<Item = &str> {
-    container.mounts.iter().filter(|mount| is_proc(mount)).map(|mount| mount.destination.as_str())
+    container
+        .mounts
+        .iter()
+        .filter(|mount| is_proc(mount))
+        .map(|mount| mount.destination.as_str())
 }
 
 fn is_below(procs: &[&str], destination: &str) -> bool {
-    procs.iter().any(|proc| destination.strip_prefix(proc).is_some_and(|rest| rest.starts_with('/')))
+    procs
+        .iter()
+        .any(|proc| destination.strip_prefix(proc).is_some_and(|rest| rest.starts_with('/')))
 }
 
 fn empty_directory() -> Result<OwnedFd, Error> {
     let mount = Mount {
         destination: "a masked directory".into(),
-        source: MountSource::New { kind: "tmpfs".into(), source: "tmpfs".into() },
+        source: MountSource::New {
+            kind: "tmpfs".into(),
+            source: "tmpfs".into(),
+        },
         set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
         superblock: vec!["ro".into()],
         data: vec!["nr_blocks=1".into(), "nr_inodes=1".into()],

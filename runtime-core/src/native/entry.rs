@@ -20,11 +20,21 @@ pub enum Error {
     #[error("becoming a session leader")]
     Session(#[source] io::Error),
     #[error("process.rlimits: setting limit {resource} to {soft}:{hard}")]
-    Rlimit { resource: u32, soft: u64, hard: u64, source: io::Error },
+    Rlimit {
+        resource: u32,
+        soft: u64,
+        hard: u64,
+        source: io::Error,
+    },
     #[error("process.oomScoreAdj: writing {score} to /proc/self/oom_score_adj")]
     OomScore { score: i32, source: io::Error },
     #[error("process.scheduler: sched_setattr, policy {policy}, priority {priority}, nice {nice}")]
-    Scheduler { policy: u32, priority: u32, nice: i32, source: io::Error },
+    Scheduler {
+        policy: u32,
+        priority: u32,
+        nice: i32,
+        source: io::Error,
+    },
     #[error("process.ioPriority: ioprio_set {0:#x}")]
     IoPriority(i32, #[source] io::Error),
     #[error("linux.personality: personality {0:#x}")]
@@ -141,18 +151,28 @@ pub fn prepare(root: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> 
     let path = executable::find(name, search)?;
     let path = CString::new(path.into_os_string().into_encoded_bytes()).map_err(|error| Error::Nul("args", error))?;
     let strings = |field, list: &[String]| -> Result<Vec<CString>, Error> {
-        list.iter().map(|text| CString::new(text.as_str()).map_err(|error| Error::Nul(field, error))).collect()
+        list.iter()
+            .map(|text| CString::new(text.as_str()).map_err(|error| Error::Nul(field, error)))
+            .collect()
     };
     let mut env = strings("env", &plan.env)?;
     if let Some(home) = home {
         env.push(CString::new(format!("HOME={home}")).map_err(|error| Error::Nul("env", error))?);
     }
-    Ok(Prepared { path, args: strings("args", &plan.args)?, env, name: name.to_owned() })
+    Ok(Prepared {
+        path,
+        args: strings("args", &plan.args)?,
+        env,
+        name: name.to_owned(),
+    })
 }
 
 /// Becomes the program; returns only an error.
 pub fn execute(prepared: &Prepared) -> Error {
-    let failed = |source| Error::Execute { name: prepared.name.clone(), source };
+    let failed = |source| Error::Execute {
+        name: prepared.name.clone(),
+        source,
+    };
     // Whatever fd there is that has no flag of its own: none may reach the program (CVE-2024-21626).
     if let Err(source) = process::close_on_exec_from(3) {
         return failed(source);
@@ -171,7 +191,10 @@ pub fn set_affinity(cpus: &[u32]) -> Result<(), Error> {
 /// chdir, then the proof that the kernel names the directory with an absolute path: a cwd reached through a leaked fd is
 /// named "(unreachable)…" or not at all (CVE-2024-21626).
 fn change_directory(cwd: &str) -> Result<(), Error> {
-    rustix::process::chdir(cwd).map_err(|errno| Error::Cwd { cwd: cwd.to_owned(), source: errno.into() })?;
+    rustix::process::chdir(cwd).map_err(|errno| Error::Cwd {
+        cwd: cwd.to_owned(),
+        source: errno.into(),
+    })?;
     match rustix::process::getcwd(Vec::new()) {
         Ok(path) if path.to_bytes().starts_with(b"/") => Ok(()),
         _ => Err(Error::CwdOutside(cwd.to_owned())),
@@ -183,14 +206,24 @@ fn give_streams(uid: u32) -> Result<(), Error> {
     let null = rustix::fs::makedev(1, 3);
     for stream in 0..3 {
         let fd = process::standard_stream(stream);
-        let stat = rustix::fs::fstat(fd).map_err(|errno| Error::Streams { stream, uid, source: errno.into() })?;
+        let stat = rustix::fs::fstat(fd).map_err(|errno| Error::Streams {
+            stream,
+            uid,
+            source: errno.into(),
+        })?;
         if stat.st_rdev == null || stat.st_uid == uid {
             continue;
         }
         match rustix::fs::fchown(fd.as_fd(), Some(rustix::fs::Uid::from_raw(uid)), None) {
             // Not ours to give: sockets, files of a file system that is read-only or not mapped here. As runc does.
             Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => {}
-            Err(errno) => return Err(Error::Streams { stream, uid, source: errno.into() }),
+            Err(errno) => {
+                return Err(Error::Streams {
+                    stream,
+                    uid,
+                    source: errno.into(),
+                });
+            }
         }
     }
     Ok(())

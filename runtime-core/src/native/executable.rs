@@ -44,7 +44,10 @@ fn check(path: &Path) -> Result<(), Error> {
     let name = || String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
     let stat = rustix::fs::stat(path).map_err(|errno| match errno {
         rustix::io::Errno::ACCESS => Error::Permission(name()),
-        errno => Error::Stat { name: name(), source: describe(errno) },
+        errno => Error::Stat {
+            name: name(),
+            source: describe(errno),
+        },
     })?;
     if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(Error::Directory(name()));

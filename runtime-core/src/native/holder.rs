@@ -10,12 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::wire::{self, CONTROL_FD, Hierarchy, Message, PROCESS_FD, REQUEST_FD, Request, Tag};
+use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
 use super::{console, init, launch};
-use crate::mounts::{self, Tree};
-use crate::plan::{self, IdMap, Namespace, Namespaces};
-use crate::sys::fork::{Fork, fork, fork_sibling};
-use crate::sys::{message, namespace, process, spawn};
+use crate::mounts::{self, HierarchyView, Tree};
+use crate::plan::{self, Namespace, Namespaces};
+use crate::sys::fork::{Fork, fork_sibling};
+use crate::sys::{message, namespace, process, spawn, user_namespace};
 
 /// Why the holder could not make the container.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +25,19 @@ pub enum Error {
     #[error("{operation}")]
     Io { operation: &'static str, source: io::Error },
     #[error("joining the {kind} namespace {path:?}")]
-    Join { kind: &'static str, path: std::path::PathBuf, source: io::Error },
-    #[error("writing {file} of the user namespace: {map}")]
-    IdMap { file: &'static str, map: String, source: io::Error },
+    Join {
+        kind: &'static str,
+        path: std::path::PathBuf,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    UserNamespace(#[from] user_namespace::Error),
     #[error("linux.sysctl: writing {value:?} to {key}")]
-    Sysctl { key: String, value: String, source: io::Error },
+    Sysctl {
+        key: String,
+        value: String,
+        source: io::Error,
+    },
     #[error(transparent)]
     Mount(#[from] mounts::Error),
     #[error(transparent)]
@@ -50,6 +58,8 @@ pub struct Inside {
     pub container: plan::Container,
     /// Files that take "0" to join the container's cgroups.
     pub join: Vec<OwnedFd>,
+    /// The container's cgroup in the unified hierarchy, to be forked into.
+    pub unified: Option<OwnedFd>,
     /// The host's /proc, opened before any namespace was entered.
     pub proc: OwnedFd,
     /// The container's cgroup namespace: given by path at first, then init's own.
@@ -60,33 +70,50 @@ impl Inside {
     /// The container's root, after the pivot.
     pub fn open_root(&self) -> Result<OwnedFd, init::Error> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(c"/", flags, Mode::empty())
-            .map_err(|errno| init::Error::Io { operation: "opening the container's root", source: errno.into() })
+        rustix::fs::open(c"/", flags, Mode::empty()).map_err(|errno| init::Error::Io {
+            operation: "opening the container's root",
+            source: errno.into(),
+        })
     }
 
     /// Enters the container's cgroup namespace, if it has one that is not the host's.
     pub fn enter_cgroup_namespace(&self) -> Result<(), init::Error> {
         match &self.cgroup_namespace {
-            Some(fd) => namespace::enter(fd, libc::CLONE_NEWCGROUP)
-                .map_err(|source| init::Error::Io { operation: "joining the cgroup namespace", source }),
+            Some(fd) => namespace::enter(fd, libc::CLONE_NEWCGROUP).map_err(|source| init::Error::Io {
+                operation: "joining the cgroup namespace",
+                source,
+            }),
             None => Ok(()),
         }
     }
 
     /// The cgroup namespace that this process is in.
     pub fn open_own_cgroup_namespace(&self) -> Result<OwnedFd, init::Error> {
-        rustix::fs::openat(&self.proc, c"self/ns/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| init::Error::Io { operation: "opening /proc/self/ns/cgroup", source: errno.into() })
+        rustix::fs::openat(
+            &self.proc,
+            c"self/ns/cgroup",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| init::Error::Io {
+            operation: "opening /proc/self/ns/cgroup",
+            source: errno.into(),
+        })
     }
 }
 
 /// The holder's program: what `containerd-shim-nucleus-v2 init` runs. Never returns.
 pub fn holder_main() -> ! {
-    let Ok(control) = process::inherited(CONTROL_FD) else { process::exit_now(2) };
+    let Ok(control) = process::inherited(CONTROL_FD) else {
+        process::exit_now(2)
+    };
     match hold(&control) {
         Ok(()) => process::exit_now(0),
         Err(error) => {
-            wire::report(&control, &chain(&error));
+            // Init tells the shim itself.
+            if !matches!(error, Error::InitEnded | Error::Alone) {
+                wire::report(&control, &chain(&error));
+            }
             process::exit_now(1)
         }
     }
@@ -109,17 +136,25 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     let socket = process::inherited(PROCESS_FD).map_err(io("taking over init's socket"))?;
     let request = process::inherited(REQUEST_FD).map_err(io("taking over the request"))?;
     let Request { container, process } = wire::from_memfd(request).map_err(io("reading the holder's request"))?;
-    let proc = rustix::fs::open(c"/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| io("opening /proc")(errno.into()))?;
+    let proc = rustix::fs::open(
+        c"/proc",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|errno| io("opening /proc")(errno.into()))?;
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
 
     let mut tree = Tree::open(&container)?;
-    let cgroup_namespace = enter_namespaces(&container.namespaces, proc.as_fd(), &mut tree)?;
+    let cgroup_namespace = enter_namespaces(&container, proc.as_fd(), &tree)?;
     set_names(&container, proc.as_fd())?;
-    tree.attach_root()?;
+    tree.attach_root(&container)?;
 
-    let (join, hierarchies) = await_cgroups(control)?;
-    tree.attach_mounts(&hierarchies)?;
+    let Cgroups {
+        join,
+        unified,
+        hierarchies,
+    } = await_cgroups(control)?;
+    tree.attach_mounts(&container, &hierarchies)?;
     let terminal = if process.terminal {
         let (master, slave) = console::open(proc.as_fd(), tree.root(), process.console_size)?;
         console::give(&slave, process.uid)?;
@@ -131,18 +166,24 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     };
 
     let (ours, sibling) = message::pair().map_err(io("making the socket to init"))?;
-    let mut inside = Inside { container, join, proc, cgroup_namespace };
+    let mut inside = Inside {
+        container,
+        join,
+        unified,
+        proc,
+        cgroup_namespace,
+    };
     if inside.container.namespaces.pid == Namespace::New {
         namespace::unshare(libc::CLONE_NEWPID).map_err(io("unsharing the PID namespace"))?;
     }
-    let (pid, pidfd) = match fork_sibling().map_err(io("forking init"))? {
+    let (pid, pidfd) = match fork_sibling(inside.unified.as_ref()).map_err(io("forking init"))? {
         Fork::Child => {
             drop(ours);
             init::run_init(&inside, &process, sibling, socket, terminal)
         }
         Fork::Parent(pid, pidfd) => (pid, pidfd),
     };
-    drop((sibling, socket, terminal, process));
+    drop((sibling, socket, terminal));
     // The container's streams are init's alone from here on.
     process::set_streams([null.as_fd(); 3]).map_err(io("letting go of init's streams"))?;
     drop(null);
@@ -150,17 +191,23 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     drop(pidfd);
 
     let instances = match wire::receive(&ours).map_err(io("hearing from init"))? {
-        Some(Message { tag: Tag::Instances, fds, .. }) => fds,
+        Some(Message {
+            tag: Tag::Instances,
+            fds,
+            ..
+        }) => fds,
         _ => return Err(Error::InitEnded),
     };
     let mut instances = instances.into_iter();
-    inside.cgroup_namespace = instances.next().filter(|_| inside.container.namespaces.cgroup != Namespace::Host);
-    tree.attach_proc(instances)?;
-    tree.seal_paths()?;
+    inside.cgroup_namespace = instances
+        .next()
+        .filter(|_| inside.container.namespaces.cgroup != Namespace::Host);
+    tree.attach_proc(&inside.container, instances, &hierarchies)?;
+    tree.seal_paths(&inside.container)?;
     run_hooks(&inside.container, control, pid)?;
-    tree.finish(&inside.container)?;
+    tree.finish(&inside.container, &process.cwd)?;
     wire::send(&ours, Tag::Go, &[], &[]).map_err(|_| Error::InitEnded)?;
-    drop((ours, tree));
+    drop((ours, process, hierarchies));
     inside.container.mounts = Vec::new();
     serve(control, &inside)
 }
@@ -191,10 +238,11 @@ fn serve(control: &OwnedFd, inside: &Inside) -> Result<(), Error> {
 
 fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
     let mut fds = message.fds.into_iter();
-    let (Some(socket), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next()) else {
+    let (Some(socket), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next())
+    else {
         return Ok(());
     };
-    match fork_sibling() {
+    match fork_sibling(inside.unified.as_ref()) {
         Ok(Fork::Child) => {
             let streams = process::set_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
             drop((stdin, stdout, stderr));
@@ -226,15 +274,16 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
 
 /// Joins the namespaces that have a path, then makes the new ones. Returns the cgroup namespace to be joined, which is
 /// init's to enter, since the holder stays out of the container's cgroups.
-fn enter_namespaces(
-    namespaces: &Namespaces,
-    proc: BorrowedFd<'_>,
-    tree: &mut Tree<'_>,
-) -> Result<Option<OwnedFd>, Error> {
+fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, Error> {
+    let namespaces = &container.namespaces;
     let joined = |namespace: &Namespace, kind: &'static str| match namespace {
         Namespace::Path(path) => rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map(|fd| Some((fd, path.clone())))
-            .map_err(|errno| Error::Join { kind, path: path.clone(), source: errno.into() }),
+            .map_err(|errno| Error::Join {
+                kind,
+                path: path.clone(),
+                source: errno.into(),
+            }),
         _ => Ok(None),
     };
     let user = joined(&namespaces.user, "user")?;
@@ -258,18 +307,21 @@ fn enter_namespaces(
     }
     let user = match user {
         Some((fd, path)) => Some((fd, path)),
-        None if namespaces.user == Namespace::New => {
-            Some((new_user_namespace(namespaces, proc)?, "/proc/self/ns/user".into()))
-        }
+        None if namespaces.user == Namespace::New => Some((
+            user_namespace::new(&namespaces.uid_map, &namespaces.gid_map, proc)?,
+            "/proc/self/ns/user".into(),
+        )),
         None => None,
     };
+    tree.map_ids(container, user.as_ref().map(|(fd, _)| fd.as_fd()), proc)?;
     if let Some((fd, path)) = user {
-        tree.map_ids(fd.as_fd())?;
-        namespace::enter(fd, libc::CLONE_NEWUSER).map_err(|source| Error::Join { kind: "user", path, source })?;
+        namespace::enter(fd, libc::CLONE_NEWUSER).map_err(|source| Error::Join {
+            kind: "user",
+            path,
+            source,
+        })?;
         process::set_ids(0, 0, Some(&[])).map_err(io("becoming root of the user namespace"))?;
         process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
-    } else {
-        tree.map_ids_of_mounts_with_maps()?;
     }
     let new: libc::c_int = [
         (&namespaces.mount, libc::CLONE_NEWNS),
@@ -301,46 +353,6 @@ fn new_time_namespace(namespaces: &Namespaces, proc: BorrowedFd<'_>) -> Result<(
     Ok(())
 }
 
-/// A user namespace with its maps. A short-lived child makes it and stays until the maps are written: they need the
-/// rights of the host's root, which whoever is inside has lost.
-pub fn new_user_namespace(namespaces: &Namespaces, proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    user_namespace(&namespaces.uid_map, &namespaces.gid_map, proc)
-}
-
-/// See [`new_user_namespace`].
-pub fn user_namespace(uids: &[IdMap], gids: &[IdMap], proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
-    let (ours, theirs) = message::pair().map_err(io("making a socket"))?;
-    let (pid, pidfd) = match fork(libc::CLONE_NEWUSER as u64).map_err(io("making a user namespace"))? {
-        Fork::Child => {
-            drop(ours);
-            // Until the other end is closed; what is heard does not matter.
-            let _ = message::receive(&theirs);
-            process::exit_now(0)
-        }
-        Fork::Parent(pid, pidfd) => (pid, pidfd),
-    };
-    drop(theirs);
-    let made = (|| {
-        write_map(proc, pid, "uid_map", uids)?;
-        write_map(proc, pid, "gid_map", gids)?;
-        let path = format!("{pid}/ns/user");
-        rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| io("opening the new user namespace")(errno.into()))
-    })();
-    drop(ours);
-    process::reap(&pidfd).map_err(io("ending the user namespace's first process"))?;
-    made
-}
-
-fn write_map(proc: BorrowedFd<'_>, pid: i32, file: &'static str, map: &[IdMap]) -> Result<(), Error> {
-    let text: String = map.iter().map(|line| format!("{} {} {}\n", line.container, line.host, line.size)).collect();
-    write_proc(proc, &format!("{pid}/{file}"), text.as_bytes()).map_err(|source| Error::IdMap {
-        file,
-        map: text.trim_end().replace('\n', ", "),
-        source,
-    })
-}
-
 fn write_proc(proc: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
     let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, bytes)?;
@@ -365,12 +377,28 @@ fn set_names(container: &plan::Container, proc: BorrowedFd<'_>) -> Result<(), Er
     Ok(())
 }
 
-fn await_cgroups(control: &OwnedFd) -> Result<(Vec<OwnedFd>, Vec<Hierarchy>), Error> {
+/// What the shim says of the container's cgroups.
+struct Cgroups {
+    join: Vec<OwnedFd>,
+    unified: Option<OwnedFd>,
+    hierarchies: Vec<HierarchyView>,
+}
+
+fn await_cgroups(control: &OwnedFd) -> Result<Cgroups, Error> {
     match wire::receive(control).map_err(io("waiting for the cgroups"))? {
-        Some(Message { tag: Tag::Cgroups, payload, fds }) => {
-            let hierarchies =
+        Some(Message {
+            tag: Tag::Cgroups,
+            payload,
+            mut fds,
+        }) => {
+            let view: View =
                 serde_json::from_slice(&payload).map_err(|error| io("reading the cgroups' names")(error.into()))?;
-            Ok((fds, hierarchies))
+            let unified = if view.unified { fds.pop() } else { None };
+            Ok(Cgroups {
+                join: fds,
+                unified,
+                hierarchies: view.hierarchies,
+            })
         }
         _ => Err(Error::Alone),
     }
@@ -379,4 +407,3 @@ fn await_cgroups(control: &OwnedFd) -> Result<(Vec<OwnedFd>, Vec<Hierarchy>), Er
 fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { operation, source }
 }
-

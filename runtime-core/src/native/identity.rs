@@ -18,7 +18,12 @@ pub enum Error {
     #[error("becoming uid {uid}, gid {gid} (is it in the user namespace's maps?)")]
     Ids { uid: u32, gid: u32, source: io::Error },
     #[error("setting capabilities: effective {effective:#x}, permitted {permitted:#x}, inheritable {inheritable:#x}")]
-    Sets { effective: u64, permitted: u64, inheritable: u64, source: io::Error },
+    Sets {
+        effective: u64,
+        permitted: u64,
+        inheritable: u64,
+        source: io::Error,
+    },
     #[error("raising ambient capabilities {0:#x}")]
     Ambient(u64, #[source] io::Error),
     #[error("setting no_new_privs")]
@@ -39,8 +44,11 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
         process::drop_bounding(capability).map_err(|source| Error::Bounding(capability, source))?;
     }
     process::keep_capabilities(true).map_err(Error::Keep)?;
-    process::set_ids(plan.uid, plan.gid, Some(&plan.groups))
-        .map_err(|source| Error::Ids { uid: plan.uid, gid: plan.gid, source })?;
+    process::set_ids(plan.uid, plan.gid, Some(&plan.groups)).map_err(|source| Error::Ids {
+        uid: plan.uid,
+        gid: plan.gid,
+        source,
+    })?;
     process::keep_capabilities(false).map_err(Error::Keep)?;
     process::set_capabilities(&sets).map_err(|source| Error::Sets {
         effective: sets.effective,

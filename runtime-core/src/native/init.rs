@@ -21,7 +21,10 @@ pub enum Error {
     #[error(transparent)]
     Mount(#[from] crate::mounts::Error),
     #[error("{operation}")]
-    Io { operation: &'static str, source: std::io::Error },
+    Io {
+        operation: &'static str,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Hook(super::Error),
     /// The shim or the holder is gone: nobody waits for us.
@@ -50,7 +53,12 @@ fn init(
     }
     // A process must be in the PID namespace to make the proc that shows it; the holder is not.
     let mut instances = vec![inside.open_own_cgroup_namespace()?];
-    for mount in inside.container.mounts.iter().filter(|mount| mount.is_proc()) {
+    for mount in inside
+        .container
+        .mounts
+        .iter()
+        .filter(|mount| crate::mounts::is_proc(mount))
+    {
         instances.push(crate::mounts::open_filesystem(mount)?);
     }
     let fds: Vec<_> = instances.iter().map(AsFd::as_fd).collect();
@@ -82,7 +90,11 @@ pub fn run_exec(inside: &Inside, plan: &Process, socket: OwnedFd) -> ! {
 }
 
 fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, Error> {
-    if let Some(cpus) = plan.cpu_affinity.as_ref().and_then(|affinity| affinity.initial.as_deref()) {
+    if let Some(cpus) = plan
+        .cpu_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.initial.as_deref())
+    {
         entry::set_affinity(cpus)?;
     }
     entry::join_cgroups(&inside.join)?;
@@ -110,7 +122,9 @@ fn finish(result: Result<Prepared, Error>, socket: &OwnedFd) -> ! {
         Ok(prepared) => Error::from(entry::execute(&prepared)),
         Err(error) => error,
     };
-    wire::report(socket, &super::holder::chain(&error));
+    if !matches!(error, Error::Alone) {
+        wire::report(socket, &super::holder::chain(&error));
+    }
     process::exit_now(1)
 }
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::wire::{self, Message, Tag};
+use super::wire::{self, Message, Tag, View};
 use super::{Error, Executable, Launched, Owner, Process, Stdio};
 use crate::cgroup::Cgroup;
 use crate::hooks;
+use crate::mounts::HierarchyView;
 use crate::plan::{self, Namespace, Plan};
 use crate::record::{self, ProcessId, Record};
 use crate::sys::{message, process, spawn};
@@ -66,23 +67,51 @@ fn create_recorded(
 ) -> Result<(Container, Launched), Error> {
     let (control, holder_end) = message::pair().map_err(io("making the holder's socket"))?;
     let (socket, process_end) = message::pair().map_err(io("making init's socket"))?;
-    let request = wire::Request { container: plan.container.clone(), process: plan.process.clone() };
+    let request = wire::Request {
+        container: plan.container.clone(),
+        process: plan.process.clone(),
+    };
     let request = wire::memfd(&request).map_err(io("writing the holder's request"))?;
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
     let streams = streams(&stdio, &null);
-    let fds = [streams[0], streams[1], streams[2], holder_end.as_fd(), process_end.as_fd(), request.as_fd()];
+    let fds = [
+        streams[0],
+        streams[1],
+        streams[2],
+        holder_end.as_fd(),
+        process_end.as_fd(),
+        request.as_fd(),
+    ];
     let id = CString::new(plan.id.as_str()).map_err(|error| io("naming the holder")(error.into()))?;
     let argv = [c"containerd-shim-nucleus-v2", c"init", c"-id", id.as_c_str()];
     let (pid, pidfd) = spawn::spawn(exe.0.as_fd(), &argv, &fds).map_err(io("starting the holder"))?;
     let holder = Process::new(pid, pidfd);
     drop((holder_end, process_end, request, stdio));
 
-    let mut attempt = Attempt { plan, record, holder, init: None, cgroup: None, control, socket };
+    let mut attempt = Attempt {
+        plan,
+        record,
+        holder,
+        init: None,
+        cgroup: None,
+        control,
+        socket,
+    };
     match attempt.run() {
         Ok(console) => {
-            let Attempt { holder, init, cgroup, control, socket, .. } = attempt;
+            let Attempt {
+                holder,
+                init,
+                cgroup,
+                control,
+                socket,
+                ..
+            } = attempt;
             let (Some(init), Some(cgroup)) = (init, cgroup) else {
-                return Err(Error::Ended { who: "holder", id: plan.id.clone() });
+                return Err(Error::Ended {
+                    who: "holder",
+                    id: plan.id.clone(),
+                });
             };
             let container = Container {
                 container: plan.container.clone(),
@@ -117,15 +146,17 @@ impl Attempt<'_> {
     /// Until init is ready; the master of its pseudo terminal.
     fn run(&mut self) -> Result<Option<OwnedFd>, Error> {
         // The holder is at its namespaces and rootfs meanwhile.
-        let cgroup = self.cgroup.insert(Cgroup::create(&self.plan.cgroup, resources(self.plan))?);
+        let cgroup = self
+            .cgroup
+            .insert(Cgroup::create(&self.plan.cgroup, resources(self.plan))?);
         let join = cgroup.join_files()?;
-        let hierarchies: Vec<wire::Hierarchy> = cgroup
-            .directories()
-            .into_iter()
-            .map(|(name, directory)| wire::Hierarchy { name, directory })
-            .collect();
-        let payload = serde_json::to_vec(&hierarchies).map_err(|error| io("naming the cgroups")(error.into()))?;
-        let join: Vec<BorrowedFd<'_>> = join.iter().map(AsFd::as_fd).collect();
+        let unified = cgroup.clone_into()?;
+        let view = View {
+            hierarchies: views(cgroup),
+            unified: unified.is_some(),
+        };
+        let payload = serde_json::to_vec(&view).map_err(|error| io("naming the cgroups")(error.into()))?;
+        let join: Vec<BorrowedFd<'_>> = join.iter().chain(&unified).map(AsFd::as_fd).collect();
         // A holder that has failed already says why on the same socket: that is the error to be told.
         let _ = wire::send(&self.control, Tag::Cgroups, &payload, &join);
 
@@ -149,32 +180,50 @@ impl Attempt<'_> {
                 Tag::Console => console = message.fds.into_iter().next(),
                 Tag::Ready => return Ok(console),
                 Tag::Failed => return Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned())),
-                _ => return Err(Error::Setup(format!("unexpected message {:?} during create", message.tag))),
+                _ => {
+                    return Err(Error::Setup(format!(
+                        "unexpected message {:?} during create",
+                        message.tag
+                    )));
+                }
             }
         }
     }
 
-    /// The next message of holder or init.
+    /// The next message of holder or init. Where one fails, the other ends without a word: so the end of one is no answer
+    /// until the other has ended too.
     fn next(&self) -> Result<Message, Error> {
-        let mut fds = [PollFd::new(&self.control, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-        loop {
+        let mut open = vec![&self.control, &self.socket];
+        while !open.is_empty() {
+            let mut fds: Vec<_> = open.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
             match rustix::event::poll(&mut fds, None) {
-                Ok(_) => break,
-                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(io("waiting for the holder")(error.into())),
             }
+            let Some(ready) = fds.iter().position(|fd| !fd.revents().is_empty()) else {
+                continue;
+            };
+            match wire::receive(open[ready]).map_err(io("hearing from the holder"))? {
+                Some(message) => return Ok(message),
+                None => drop(open.remove(ready)),
+            }
         }
-        // Control first: where the holder fails, init's end is only what follows from it.
-        let (socket, who) = if fds[0].revents().is_empty() { (&self.socket, "init") } else { (&self.control, "holder") };
-        wire::receive(socket)
-            .map_err(io("hearing from the holder"))?
-            .ok_or_else(|| Error::Ended { who, id: self.plan.id.clone() })
+        Err(Error::Ended {
+            who: "holder",
+            id: self.plan.id.clone(),
+        })
     }
 
     fn runtime_hooks(&self) -> Result<(), Error> {
         let hooks = &self.plan.container.hooks;
         let pid = self.init.as_ref().map_or(0, Process::pid);
-        run_hooks(hooks.prestart.iter().chain(&hooks.create_runtime), &self.plan.container, "creating", pid)
+        run_hooks(
+            hooks.prestart.iter().chain(&hooks.create_runtime),
+            &self.plan.container,
+            "creating",
+            pid,
+        )
     }
 
     /// Best effort by nature: the caller's error is the one to be told, and the record stays valid for `clean`.
@@ -197,15 +246,30 @@ impl Container {
     /// # Errors
     /// Why the program could not be executed; init has ended then.
     pub fn start(&self) -> Result<(), Error> {
-        let socket = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let socket = self
+            .waiting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         let Some(socket) = socket else {
-            return Err(Error::Setup(format!("container {} was started before", self.container.id)));
+            return Err(Error::Setup(format!(
+                "container {} was started before",
+                self.container.id
+            )));
         };
         if wire::send(&socket, Tag::Go, &[], &[]).is_err() {
-            return Err(Error::Ended { who: "init", id: self.container.id.clone() });
+            return Err(Error::Ended {
+                who: "init",
+                id: self.container.id.clone(),
+            });
         }
         until_executed(&socket)?;
-        run_hooks(self.container.hooks.poststart.iter(), &self.container, "running", self.init)
+        run_hooks(
+            self.container.hooks.poststart.iter(),
+            &self.container,
+            "running",
+            self.init,
+        )
     }
 
     /// Starts a process beside init.
@@ -216,7 +280,8 @@ impl Container {
         let (socket, process_end) = message::pair().map_err(io("making a process's socket"))?;
         let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
         let streams = streams(&stdio, &null);
-        let mut payload = serde_json::to_vec(process).map_err(|error| io("writing a process's request")(error.into()))?;
+        let mut payload =
+            serde_json::to_vec(process).map_err(|error| io("writing a process's request")(error.into()))?;
         let mut fds = vec![process_end.as_fd(), streams[0], streams[1], streams[2]];
         let long = if payload.len() < message::MAX_BYTES {
             None
@@ -226,7 +291,10 @@ impl Container {
         };
         fds.extend(long.as_ref().map(AsFd::as_fd));
         if wire::send(&self.control, Tag::Exec, &payload, &fds).is_err() {
-            return Err(Error::Ended { who: "holder", id: self.container.id.clone() });
+            return Err(Error::Ended {
+                who: "holder",
+                id: self.container.id.clone(),
+            });
         }
         drop((process_end, stdio));
 
@@ -234,8 +302,14 @@ impl Container {
         let mut console = None;
         let error = loop {
             match wire::receive(&socket).map_err(io("hearing from a process"))? {
-                Some(Message { tag: Tag::Console, fds, .. }) => console = fds.into_iter().next(),
-                Some(Message { tag: Tag::Failed, payload, .. }) => {
+                Some(Message {
+                    tag: Tag::Console, fds, ..
+                }) => console = fds.into_iter().next(),
+                Some(Message {
+                    tag: Tag::Failed,
+                    payload,
+                    ..
+                }) => {
                     break Error::Setup(String::from_utf8_lossy(&payload).into_owned());
                 }
                 Some(message) if message.tag == Tag::Forked => {
@@ -253,7 +327,12 @@ impl Container {
                 // Its end of the socket closed with the execve: the program runs, or somebody killed it.
                 None => match started {
                     Some(process) => return Ok(Launched { process, console }),
-                    None => break Error::Ended { who: "holder", id: self.container.id.clone() },
+                    None => {
+                        break Error::Ended {
+                            who: "holder",
+                            id: self.container.id.clone(),
+                        };
+                    }
                 },
                 Some(message) => break Error::Setup(format!("unexpected message {:?} during exec", message.tag)),
             }
@@ -294,7 +373,12 @@ impl Container {
             return Ok(());
         }
         // A waiting init, if any, ends with its socket.
-        drop(self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        drop(
+            self.waiting
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take(),
+        );
         self.end_holder()?;
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
         // poststop hooks run whatever else went wrong, and their failure is no reason to keep the container (OCI spec).
@@ -314,7 +398,16 @@ pub(super) fn run_hooks<'a>(
 ) -> Result<(), Error> {
     let mut state = None;
     for hook in hooks {
-        let state = state.get_or_insert_with(|| hooks::State::new(container, status, pid).to_json());
+        let state = state.get_or_insert_with(|| {
+            hooks::State {
+                id: &container.id,
+                status,
+                pid,
+                bundle: &container.bundle,
+                annotations: &container.annotations,
+            }
+            .to_json()
+        });
         hooks::run(hook, state, &container.bundle)?;
     }
     Ok(())
@@ -327,15 +420,22 @@ fn until_executed(socket: &OwnedFd) -> Result<(), Error> {
         Some(message) if message.tag == Tag::Failed => {
             Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned()))
         }
-        Some(message) => Err(Error::Setup(format!("unexpected message {:?} during start", message.tag))),
+        Some(message) => Err(Error::Setup(format!(
+            "unexpected message {:?} during start",
+            message.tag
+        ))),
     }
 }
 
 fn forked(message: Message) -> Result<Process, Error> {
-    let pid = std::str::from_utf8(&message.payload).ok().and_then(|text| text.parse().ok());
+    let pid = std::str::from_utf8(&message.payload)
+        .ok()
+        .and_then(|text| text.parse().ok());
     match (pid, message.fds.into_iter().next()) {
         (Some(pid), Some(pidfd)) => Ok(Process::new(pid, pidfd)),
-        _ => Err(Error::Setup("the holder told of a process without its pid and pidfd".to_owned())),
+        _ => Err(Error::Setup(
+            "the holder told of a process without its pid and pidfd".to_owned(),
+        )),
     }
 }
 
@@ -349,6 +449,21 @@ fn limits_from_outside(limits: &plan::Process, pid: i32) -> Result<(), Error> {
         std::fs::write(path, score.to_string()).map_err(io("setting process.oomScoreAdj"))?;
     }
     Ok(())
+}
+
+/// The hierarchies as a container may see them: the unified one is not among what v1 shows.
+fn views(cgroup: &Cgroup) -> Vec<HierarchyView> {
+    cgroup
+        .places()
+        .into_iter()
+        .filter_map(|place| {
+            let name = place.mount_point.file_name()?.to_string_lossy().into_owned();
+            (!place.controllers.is_empty()).then_some(HierarchyView {
+                name,
+                directory: place.directory,
+            })
+        })
+        .collect()
 }
 
 fn streams<'a>(stdio: &'a Stdio, null: &'a OwnedFd) -> [BorrowedFd<'a>; 3] {

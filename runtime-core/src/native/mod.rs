@@ -67,7 +67,10 @@ impl Executable {
     pub fn detach() -> Result<Self, Error> {
         crate::sys::spawn::detached_self()
             .map(Self)
-            .map_err(|source| Error::Io { operation: "cloning our own binary's mount (open_tree of /proc/self/exe)", source })
+            .map_err(|source| Error::Io {
+                operation: "cloning our own binary's mount (open_tree of /proc/self/exe)",
+                source,
+            })
     }
 }
 
@@ -108,7 +111,11 @@ impl ExitStatus {
 
 impl Process {
     fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, ended: Mutex::new(None) }
+        Self {
+            pid,
+            pidfd,
+            ended: Mutex::new(None),
+        }
     }
 
     /// Its pid in our PID namespace.
@@ -129,7 +136,10 @@ impl Process {
         match process::send_signal(&self.pidfd, signal) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-            Err(source) => Err(Error::Io { operation: "sending a signal", source }),
+            Err(source) => Err(Error::Io {
+                operation: "sending a signal",
+                source,
+            }),
         }
     }
 
@@ -150,7 +160,10 @@ impl Process {
         let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if ended.is_none() {
             *ended = reap(&self.pidfd)
-                .map_err(|source| Error::Io { operation: "waiting for a process", source })?
+                .map_err(|source| Error::Io {
+                    operation: "waiting for a process",
+                    source,
+                })?
                 .map(|ended| match ended {
                     process::Ended::Code(code) => ExitStatus::Code(code),
                     process::Ended::Signal(signal) => ExitStatus::Signal(signal),

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::mounts::HierarchyView;
 use crate::plan;
 use crate::sys::message;
 
@@ -27,20 +28,21 @@ pub struct Request {
     pub process: plan::Process,
 }
 
-/// One hierarchy as the container may see it.
+/// The container's cgroups, as the holder is told of them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Hierarchy {
-    /// Directory name below the container's /sys/fs/cgroup: `memory`, `cpu,cpuacct`, `systemd`.
-    pub name: String,
-    /// The container's own directory in it, on the host.
-    pub directory: std::path::PathBuf,
+pub struct View {
+    /// What the container may see.
+    pub hierarchies: Vec<HierarchyView>,
+    /// The last of the fds is a directory for CLONE_INTO_CGROUP.
+    pub unified: bool,
 }
 
 /// Tags of messages. What each carries stands in brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Tag {
-    /// shim → holder: the cgroups exist [JSON of the hierarchies; fds: their join files].
+    /// shim → holder: the cgroups exist [JSON of a [`View`]; fds: join files, and
+    /// perhaps a directory].
     Cgroups = b'c',
     /// holder → shim: a process was forked [its pid as text; fd: its pidfd]. On control for init, on the process socket
     /// for an exec.
@@ -106,7 +108,11 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
         None => Ok(None),
         Some((&tag, payload)) => {
             let tag = Tag::of(tag).ok_or_else(|| io::Error::other("a message of an unknown kind"))?;
-            Ok(Some(Message { tag, payload: payload.to_vec(), fds }))
+            Ok(Some(Message {
+                tag,
+                payload: payload.to_vec(),
+                fds,
+            }))
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Forking a sibling: a child of our parent, for the holder alone.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// linux/sched.h; libc has it as a type that overflows.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Which side of the fork one is on.
 #[derive(Debug)]
@@ -23,6 +26,9 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
 /// Forks with `flags` beside CLONE_PIDFD (clone(2)).
@@ -30,13 +36,23 @@ struct CloneArgs {
 /// # Errors
 /// The kernel's; EINVAL where the process has more than one thread, since a fork of such a process may not allocate.
 pub fn fork(flags: u64) -> io::Result<Fork> {
+    fork_into(flags, None)
+}
+
+/// [`fork`], with the child in the cgroup v2 directory `cgroup` from the first moment (CLONE_INTO_CGROUP).
+fn fork_into(flags: u64, cgroup: Option<&OwnedFd>) -> io::Result<Fork> {
     if !is_single_threaded()? {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let mut pidfd: libc::c_int = -1;
-    let signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
+    let signal = if flags & libc::CLONE_PARENT as u64 == 0 {
+        libc::SIGCHLD as u64
+    } else {
+        0
+    };
     let args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: signal,
         ..CloneArgs::default()
@@ -52,8 +68,8 @@ pub fn fork(flags: u64) -> io::Result<Fork> {
 }
 
 /// A child of our own parent, as clone(2)'s CLONE_PARENT makes it: it is for the parent to wait for.
-pub fn fork_sibling() -> io::Result<Fork> {
-    fork(libc::CLONE_PARENT as u64)
+pub fn fork_sibling(cgroup: Option<&OwnedFd>) -> io::Result<Fork> {
+    fork_into(libc::CLONE_PARENT as u64, cgroup)
 }
 
 fn is_single_threaded() -> io::Result<bool> {
@@ -65,5 +81,9 @@ fn is_single_threaded() -> io::Result<bool> {
         return Ok(true);
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::EINVAL) { Ok(false) } else { Err(error) }
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        Ok(false)
+    } else {
+        Err(error)
+    }
 }

@@ -54,7 +54,13 @@ fn wait(pidfd: impl AsFd, flags: libc::c_int) -> io::Result<Option<Ended>> {
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: a live fd; a null siginfo is kill(2)'s.
     let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     super::check(result).map(drop)
 }
@@ -90,7 +96,10 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// capset(2) of the effective, permitted and inheritable sets.
 pub fn set_capabilities(sets: &Capabilities) -> io::Result<()> {
-    let header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let header = CapHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
     let half = |shift: u32| CapData {
         effective: (sets.effective >> shift) as u32,
         permitted: (sets.permitted >> shift) as u32,
@@ -103,8 +112,15 @@ pub fn set_capabilities(sets: &Capabilities) -> io::Result<()> {
 
 /// Our own effective, permitted and inheritable sets (the other two are zero).
 pub fn capabilities() -> io::Result<Capabilities> {
-    let header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    let header = CapHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let mut data = [CapData {
+        effective: 0,
+        permitted: 0,
+        inheritable: 0,
+    }; 2];
     // SAFETY: the kernel reads a live header and writes two live data structs.
     super::check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) })?;
     let whole = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
@@ -160,10 +176,19 @@ pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
 
 /// prlimit(2) of `pid`, 0 for ourselves.
 pub fn set_rlimit(pid: i32, limit: &Rlimit) -> io::Result<()> {
-    let new = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
+    let new = libc::rlimit64 {
+        rlim_cur: limit.soft,
+        rlim_max: limit.hard,
+    };
     // SAFETY: the kernel reads a live rlimit64; no old value is asked for.
     let result = unsafe {
-        libc::syscall(libc::SYS_prlimit64, pid, limit.resource, &raw const new, ptr::null_mut::<libc::rlimit64>())
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            limit.resource,
+            &raw const new,
+            ptr::null_mut::<libc::rlimit64>(),
+        )
     };
     super::check(result).map(drop)
 }
@@ -213,7 +238,9 @@ pub fn set_personality(persona: u64) -> io::Result<()> {
 pub fn set_affinity(cpus: &[u32]) -> io::Result<()> {
     let mut mask = [0u64; 128];
     for &cpu in cpus {
-        let word = mask.get_mut(cpu as usize / 64).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let word = mask
+            .get_mut(cpu as usize / 64)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
         *word |= 1 << (cpu % 64);
     }
     // SAFETY: the kernel reads the live array.
@@ -237,7 +264,8 @@ pub fn set_controlling_terminal(terminal: impl AsFd) -> io::Result<()> {
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: no fd is closed now: owners stay valid until execve ends this program.
-    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// execve(2); returns only its error.

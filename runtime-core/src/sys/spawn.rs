@@ -20,7 +20,14 @@ const STACK: usize = 16 * 1024;
 pub fn detached_self() -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let fd = rustix::mount::open_tree(rustix::fs::CWD, c"/proc/self/exe", flags)?;
-    set_attributes(&fd, false, MountAttr { set: super::mount::MOUNT_ATTR_RDONLY, ..MountAttr::default() })?;
+    set_attributes(
+        &fd,
+        false,
+        MountAttr {
+            set: super::mount::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        },
+    )?;
     Ok(fd)
 }
 
@@ -44,8 +51,13 @@ pub fn spawn(exe: BorrowedFd<'_>, argv: &[&CStr], fds: &[BorrowedFd<'_>]) -> io:
     let argv: Vec<*const libc::c_char> = argv.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
     let envp = [ptr::null()];
     let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut child =
-        Child { exe: exe.as_raw_fd(), fds: &fds, argv: argv.as_ptr(), envp: envp.as_ptr(), errno: 0 };
+    let mut child = Child {
+        exe: exe.as_raw_fd(),
+        fds: &fds,
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        errno: 0,
+    };
     let mut stack = vec![0u8; STACK];
     let mut pidfd: c_int = -1;
     // SAFETY: the stack's end, aligned down, is ours until the child has executed or exited, which CLONE_VFORK waits for;
@@ -95,12 +107,24 @@ extern "C" fn run_child(arg: *mut c_void) -> c_int {
                 return fail(child);
             }
         }
-        let rest = libc::syscall(libc::SYS_close_range, count as libc::c_uint, libc::c_uint::MAX, 4 as libc::c_uint);
+        let rest = libc::syscall(
+            libc::SYS_close_range,
+            count as libc::c_uint,
+            libc::c_uint::MAX,
+            4 as libc::c_uint,
+        );
         if rest == -1 || libc::setsid() == -1 {
             return fail(child);
         }
         reset_signals();
-        libc::syscall(libc::SYS_execveat, exe, c"".as_ptr(), child.argv, child.envp, libc::AT_EMPTY_PATH);
+        libc::syscall(
+            libc::SYS_execveat,
+            exe,
+            c"".as_ptr(),
+            child.argv,
+            child.envp,
+            libc::AT_EMPTY_PATH,
+        );
         fail(child)
     }
 }
@@ -124,22 +148,42 @@ pub fn reset_signals() {
         }
         // SAFETY: the kernel reads 32 bytes of the live array; SIG_DFL refers to no code.
         unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), 8usize);
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                8usize,
+            );
         }
     }
     // SAFETY: the kernel reads 8 bytes of the live value.
     unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, ptr::null::<u64>(), 8usize);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            ptr::null::<u64>(),
+            8usize,
+        );
     }
 }
 
 /// /dev/null of the host, for standard streams; checked to be it.
 pub fn dev_null() -> io::Result<OwnedFd> {
-    let fd = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, rustix::fs::Mode::empty())?;
+    let fd = rustix::fs::open(
+        c"/dev/null",
+        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        rustix::fs::Mode::empty(),
+    )?;
     let stat = rustix::fs::fstat(&fd)?;
     let is_null = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
         && stat.st_rdev == rustix::fs::makedev(1, 3);
-    if is_null { Ok(fd) } else { Err(io::Error::other("/dev/null is not the null device")) }
+    if is_null {
+        Ok(fd)
+    } else {
+        Err(io::Error::other("/dev/null is not the null device"))
+    }
 }
 
 /// Attaches the detached mount `source` at the directory or file that `target` is.

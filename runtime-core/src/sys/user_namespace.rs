@@ -17,7 +17,11 @@ pub enum Error {
     #[error("{operation}")]
     Io { operation: &'static str, source: io::Error },
     #[error("writing {file} of the user namespace: {map}")]
-    IdMap { file: &'static str, map: String, source: io::Error },
+    IdMap {
+        file: &'static str,
+        map: String,
+        source: io::Error,
+    },
 }
 
 /// Makes a user namespace with these maps. A short-lived child makes it and stays until the maps are written: that takes
@@ -34,23 +38,42 @@ pub fn new(uids: &[IdMap], gids: &[IdMap], proc: BorrowedFd<'_>) -> Result<Owned
         Fork::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop(theirs);
-    let made = write_map(proc, pid, "uid_map", uids).and_then(|()| write_map(proc, pid, "gid_map", gids)).and_then(|()| {
-        rustix::fs::openat(proc, format!("{pid}/ns/user"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    let made = write_map(proc, pid, "uid_map", uids)
+        .and_then(|()| write_map(proc, pid, "gid_map", gids))
+        .and_then(|()| {
+            rustix::fs::openat(
+                proc,
+                format!("{pid}/ns/user"),
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
             .map_err(|errno| io("opening the new user namespace")(errno.into()))
-    });
+        });
     drop(ours);
     process::reap(&pidfd).map_err(io("ending the user namespace's first process"))?;
     made
 }
 
 fn write_map(proc: BorrowedFd<'_>, pid: i32, file: &'static str, map: &[IdMap]) -> Result<(), Error> {
-    let text: String = map.iter().map(|line| format!("{} {} {}\n", line.container, line.host, line.size)).collect();
+    let text: String = map
+        .iter()
+        .map(|line| format!("{} {} {}\n", line.container, line.host, line.size))
+        .collect();
     let write = || -> io::Result<()> {
-        let fd = rustix::fs::openat(proc, format!("{pid}/{file}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::openat(
+            proc,
+            format!("{pid}/{file}"),
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         rustix::io::write(&fd, text.as_bytes())?;
         Ok(())
     };
-    write().map_err(|source| Error::IdMap { file, map: text.trim_end().replace('\n', ", "), source })
+    write().map_err(|source| Error::IdMap {
+        file,
+        map: text.trim_end().replace('\n', ", "),
+        source,
+    })
 }
 
 fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Error {

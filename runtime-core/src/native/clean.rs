@@ -1,0 +1,105 @@
+//! Cleaning up after a shim that died: from the record alone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Error;
+use crate::cgroup::Cgroup;
+use crate::record::{ProcessId, Record};
+use crate::sys::process;
+
+/// How long one container's processes have to leave its cgroups: containerd gives `delete` five seconds in all.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// What [`clean`] found.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cleaned {
+    /// Init's pid, where the record had one.
+    pub pid: Option<i32>,
+}
+
+/// Cleans up the container of `bundle` after its shim died, from its record alone, and, where the container was the
+/// group's leader (its id is the group), every other container of the group whose shim is the same dead one: with a
+/// version-3 bootstrap containerd never asks for them. Idempotent.
+///
+/// # Errors
+/// The first thing that could not be cleaned; the record stays then, so that one may try again.
+pub fn clean(bundle: &Path) -> Result<Cleaned, Error> {
+    let Some(record) = Record::read(bundle)? else {
+        return Ok(Cleaned::default());
+    };
+    let cleaned = Cleaned {
+        pid: record.init.map(|init| init.pid),
+    };
+    let mut result = clean_one(bundle, &record);
+    if record.id == record.group && !record.shim.is_alive() {
+        for (sibling, other) in group_of(bundle, &record) {
+            result = result.and(clean_one(&sibling, &other));
+        }
+    }
+    if let Some(socket) = record.socket.as_ref().filter(|_| !record.shim.is_alive()) {
+        match std::fs::remove_file(socket) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                result = result.and(Err(Error::Io {
+                    operation: "removing the dead shim's socket",
+                    source,
+                }));
+            }
+            _ => {}
+        }
+    }
+    result.map(|()| cleaned)
+}
+
+fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
+    // By pidfd and start time: a pid that was used again is somebody else's.
+    if let Some(init) = record.init {
+        kill(init)?;
+    }
+    if let Some(path) = &record.cgroup {
+        Cgroup::open(path)?.delete(LIMIT)?;
+    }
+    for hook in &record.poststop {
+        // The container is gone; what a poststop hook says does not change that.
+        let _ = hook;
+    }
+    Ok(Record::remove(bundle)?)
+}
+
+fn kill(id: ProcessId) -> Result<(), Error> {
+    let Some(pid) = rustix::process::Pid::from_raw(id.pid) else {
+        return Ok(());
+    };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return Ok(());
+    };
+    // Opened first and compared then: what the fd refers to cannot change any more.
+    if !id.is_alive() {
+        return Ok(());
+    }
+    match process::send_signal(&pidfd, libc::SIGKILL) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::Io {
+            operation: "killing init",
+            source: error,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The other bundles of the same namespace whose record names the same group and the same shim.
+fn group_of(bundle: &Path, leader: &Record) -> Vec<(PathBuf, Record)> {
+    let Some(namespace) = bundle.parent() else {
+        return Vec::new();
+    };
+    let Ok(entries) = std::fs::read_dir(namespace) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path != bundle)
+        .filter_map(|path| Some((Record::read(&path).ok()??, path)))
+        .filter(|(record, _)| record.group == leader.group && record.shim == leader.shim)
+        .map(|(record, path)| (path, record))
+        .collect()
+}
