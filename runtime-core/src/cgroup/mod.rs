@@ -159,9 +159,16 @@ pub struct Stats {}
 pub struct OomWatch {}
 
 impl Cgroup {
-    /// Sets limits on a living container, in an order that is safe both up and down.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        unimplemented!()
+    /// Sets limits on a living container, in an order that is safe both up and down. What `resources` does not name stays as
+    /// it is, and so do the device rules (as with runc: callers send the whole of `linux.resources` to change one number).
+    ///
+    /// # Errors
+    /// [`Error::Write`] names the file and the value that the kernel refused; what comes before it in the order cpu, cpuset,
+    /// memory, pids, blkio, hugetlb, rdma, net_cls, net_prio is set then.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        match &self.driver {
+            Driver::V1(v1) => v1.update(resources),
+        }
     }
 
     /// Freezes; returns once the kernel says FROZEN, with a limit of five seconds, after which it is thawed again.

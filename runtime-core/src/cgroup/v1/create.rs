@@ -9,10 +9,15 @@ use crate::cgroup::directory::{Directory, Made};
 
 impl V1 {
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
-        let mut made: Vec<(&Directory, Vec<String>)> = Vec::new();
+        if let Some(resources) = resources {
+            self.check_limits(resources)?;
+        }
+        let mut made = Vec::new();
         let result = self.make_all(&mut made, resources);
         if result.is_err() {
-            made.iter().rev().for_each(|(part, new)| part.unmake(new));
+            made.iter()
+                .rev()
+                .for_each(|(part, new): &(&Directory, Vec<String>)| part.unmake(new));
         }
         result
     }
@@ -22,25 +27,26 @@ impl V1 {
         made: &mut Vec<(&'a Directory, Vec<String>)>,
         resources: Option<&LinuxResources>,
     ) -> Result<(), Error> {
+        let cpu = resources.and_then(|resources| resources.cpu().as_ref());
         for part in self.all() {
-            let cpu = || resources.and_then(|resources| resources.cpu().as_ref());
             let has_cpuset = part.hierarchy.has("cpuset");
             match part.make()? {
                 Made::New(new) => {
                     made.push((part, new));
                     if has_cpuset {
-                        cpuset::fill(part, cpu())?;
+                        cpuset::fill(part, cpu)?;
                     }
                 }
                 Made::Existed => {
                     unused(part)?;
                     if has_cpuset {
-                        cpuset::fill_existing(part, cpu())?;
+                        cpuset::fill_existing(part)?;
                     }
                 }
             }
         }
-        Ok(())
+        self.set_devices(resources)?;
+        resources.map_or(Ok(()), |resources| self.set_limits(resources))
     }
 }
 

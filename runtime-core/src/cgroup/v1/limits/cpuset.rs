@@ -1,6 +1,6 @@
 //! cpuset: which processors and memory nodes.
 
-use oci_spec::runtime::LinuxCpu;
+use oci_spec::runtime::{LinuxCpu, LinuxResources};
 use rustix::io::Errno;
 
 use crate::cgroup::Error;
@@ -56,15 +56,18 @@ fn ensure(part: &Directory, file: &'static str) -> Result<String, Error> {
 }
 
 /// The same for a cgroup that was there before the container.
-pub(in crate::cgroup::v1) fn fill_existing(part: &Directory, cpu: Option<&LinuxCpu>) -> Result<(), Error> {
+pub(in crate::cgroup::v1) fn fill_existing(part: &Directory) -> Result<(), Error> {
     ensure(part, CPUS)?;
-    ensure(part, MEMS)?;
-    update(part, cpu)
+    ensure(part, MEMS).map(drop)
+}
+
+pub(super) fn is_set(cpu: &LinuxCpu) -> bool {
+    given(cpu.cpus()).is_some() || given(cpu.mems()).is_some()
 }
 
 /// Sets what the spec says, and nothing else.
-pub(in crate::cgroup::v1) fn update(part: &Directory, cpu: Option<&LinuxCpu>) -> Result<(), Error> {
-    let Some(cpu) = cpu else { return Ok(()) };
+pub(super) fn set(part: &Directory, resources: &LinuxResources) -> Result<(), Error> {
+    let Some(cpu) = resources.cpu() else { return Ok(()) };
     for (file, list) in [(CPUS, cpu.cpus()), (MEMS, cpu.mems())] {
         if let Some(list) = given(list) {
             part.write(file, list)?;
