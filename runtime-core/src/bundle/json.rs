@@ -1,7 +1,7 @@
 //! oci-spec's types out of JSON: fast where all is well, precise about the place where it is not.
 //!
 //! oci-spec wants some things that the OCI spec (and containerd, which writes what Go's types give) does not, and
-//! spells one value differently. A document that trips over that is mended on a second, slower way.
+//! spells two values differently. A document that trips over that is mended on a second, slower way.
 
 use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
@@ -68,10 +68,13 @@ fn mend(process: &mut Value) -> bool {
         .get_mut("scheduler")
         .and_then(|scheduler| scheduler.get_mut("flags"));
     for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
-        if flag == "SCHED_FLAG_DL_OVERRUN" {
-            *flag = "SCHED_FLAG_D_L_OVERRUN".into();
-            changed = true;
-        }
+        let spelling = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = spelling.into();
+        changed = true;
     }
     changed
 }
@@ -104,10 +107,19 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_overrun_flag_is_known_by_its_name_in_the_oci_spec() {
-        let json =
-            br#"{"cwd": "/", "user": {}, "scheduler": {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_DL_OVERRUN"]}}"#;
-        process(json).unwrap();
+    fn scheduler_flags_are_known_by_their_names_in_the_oci_spec() {
+        for flag in [
+            "RESET_ON_FORK",
+            "RECLAIM",
+            "DL_OVERRUN",
+            "KEEP_POLICY",
+            "KEEP_PARAMS",
+            "UTIL_CLAMP_MIN",
+        ] {
+            let scheduler = format!(r#"{{"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_{flag}"]}}"#);
+            let json = format!(r#"{{"cwd": "/", "user": {{}}, "scheduler": {scheduler}}}"#);
+            process(json.as_bytes()).unwrap();
+        }
     }
 
     #[test]

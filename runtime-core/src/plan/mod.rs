@@ -1,20 +1,42 @@
 //! What a container is to be: one value, made by a pure function, that a backend only carries out.
+//!
+//! Nothing is silently ignored: a field of the OCI spec is honoured, or refused by name. Unknown properties are ignored,
+//! as the OCI spec demands.
 
+mod capability;
+mod device;
+mod error;
+mod hook;
+mod identity;
+mod mount;
+mod namespace;
+mod options;
+mod path;
+mod process;
+mod schedule;
+mod sysctl;
+#[cfg(test)]
+mod tests;
 mod types;
 
+pub use capability::NAMES as CAPABILITY_NAMES;
+pub use error::Error;
+pub use hook::translate as translate_hook;
+pub use options::known as known_mount_options;
+pub use options::{
+    MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+};
 pub use types::*;
+
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
 
-/// Why a spec is refused. Each variant names the field, and the value where there is one.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {}
-
-/// What containerd says beside the bundle.
-#[derive(Debug, Clone, Default)]
+/// What containerd says beside the bundle, and what of the host the translation depends on.
+#[derive(Debug, Clone)]
 pub struct Request {
     /// The container's id.
     pub id: String,
@@ -24,14 +46,224 @@ pub struct Request {
     pub no_new_keyring: bool,
     /// uid and gid that own the stdio pipes (`runc.v1.Options.io_uid`, `io_gid`) are the shim's own affair.
     pub systemd_cgroup: bool,
+    /// Capabilities that the host can give, one bit each ([`crate::host::capabilities`]); `u64::MAX`: not known, all.
+    pub host_capabilities: u64,
+    /// Whether the host's cgroups are v2 alone: `resources.unified` means something only there.
+    pub cgroup_v2: bool,
 }
 
-/// Translates a bundle and what containerd asked for into a [`Plan`].
-pub fn translate(_bundle: &Bundle, _request: &Request) -> Result<Plan, Error> {
-    unimplemented!()
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            rootfs: Vec::new(),
+            no_new_keyring: false,
+            systemd_cgroup: false,
+            host_capabilities: u64::MAX,
+            cgroup_v2: false,
+        }
+    }
 }
 
-/// Translates an exec's OCI process, for a container of `plan`.
-pub fn translate_exec(_plan: &Plan, _process: &oci::Process) -> Result<Process, Error> {
-    unimplemented!()
+/// Translates a bundle and what containerd asked for into a [`Plan`]. Pure: the same input gives the same Plan or error.
+pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
+    let spec = &bundle.spec;
+    let missing = |field: &str| Error::Missing { field: field.into() };
+    let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
+    let given = spec.process().as_ref().ok_or_else(|| missing("process"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
+    identity::check_id(&request.id)?;
+    refuse(spec, linux, request)?;
+
+    let namespaces = namespace::namespaces(linux)?;
+    let capability_limit = match namespaces.user {
+        Namespace::Host => request.host_capabilities,
+        // Whoever enters a user namespace has every capability there: user_namespaces(7).
+        Namespace::New | Namespace::Path(_) => u64::MAX,
+    };
+    let mut process = process::process(given, capability_limit, &namespaces)?;
+    process.personality = schedule::personality(linux.personality())?;
+    // Applies to execs only, but a wrong one is better told now than at the first probe.
+    schedule::cpu_affinity(given.exec_cpu_affinity())?;
+
+    let mounts = mount::mounts(spec.mounts(), &bundle.dir, &namespaces)?;
+    let binds_dev = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Bind { .. });
+    let default_dev = !mounts.iter().any(binds_dev);
+    let devices = device::devices(linux)?;
+    let mut annotations: Vec<_> = spec
+        .annotations()
+        .iter()
+        .flatten()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    annotations.sort_unstable();
+
+    let container = Container {
+        id: request.id.clone(),
+        bundle: bundle.dir.clone(),
+        annotations,
+        rootfs: rootfs(root, linux, &bundle.dir, request)?,
+        mounts,
+        devices: if default_dev { devices } else { Vec::new() },
+        default_dev,
+        masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
+        readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths())?,
+        hostname: own_uts("hostname", spec.hostname(), &namespaces)?,
+        domainname: own_uts("domainname", spec.domainname(), &namespaces)?,
+        sysctls: sysctl::sysctls(linux.sysctl(), &namespaces)?,
+        hooks: hook::hooks(spec.hooks())?,
+        no_new_keyring: request.no_new_keyring,
+        namespaces,
+    };
+    Ok(Plan {
+        id: request.id.clone(),
+        bundle: bundle.dir.clone(),
+        cgroup: identity::cgroup(linux, request)?,
+        capability_limit,
+        spec: spec.clone(),
+        container,
+        process,
+    })
+}
+
+/// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, umask,
+/// OOM score, scheduling and affinity is as for the container's init, which is what runc does.
+pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Error> {
+    let mut process = process::process(given, plan.capability_limit, &plan.container.namespaces)?;
+    let init = &plan.process;
+    if given.capabilities().is_none() {
+        process.capabilities = init.capabilities;
+    }
+    process.umask = process.umask.or(init.umask);
+    process.oom_score_adj = process.oom_score_adj.or(init.oom_score_adj);
+    process.scheduler = process.scheduler.or(init.scheduler);
+    process.io_priority = process.io_priority.or(init.io_priority);
+    process.personality = init.personality;
+    let from_init = plan
+        .spec
+        .process()
+        .as_ref()
+        .and_then(|process| process.exec_cpu_affinity().as_ref());
+    process.cpu_affinity = match (given.exec_cpu_affinity(), from_init) {
+        (None, Some(_)) => schedule::cpu_affinity(&from_init.cloned())?,
+        (own, _) => schedule::cpu_affinity(own)?,
+    };
+    Ok(process)
+}
+
+/// Fields that are known and cannot be honoured.
+fn refuse(spec: &oci::Spec, linux: &oci::Linux, request: &Request) -> Result<(), Error> {
+    const FOREIGN: &str = "this is a runtime for Linux; remove the field";
+    const NOT_YET: &str = "remove the field, or use a runtime that has it";
+    let filters = |seccomp: &oci::LinuxSeccomp| {
+        // A filter that allows everything is none.
+        seccomp.default_action() != oci::LinuxSeccompAction::ScmpActAllow
+            || seccomp.syscalls().as_ref().is_some_and(|syscalls| !syscalls.is_empty())
+            || seccomp.listener_path().is_some()
+    };
+    let unified = |resources: &oci::LinuxResources| resources.unified().as_ref().is_some_and(|keys| !keys.is_empty());
+    let refused = [
+        ("windows", spec.windows().is_some(), FOREIGN),
+        ("solaris", spec.solaris().is_some(), FOREIGN),
+        ("zos", spec.zos().is_some(), FOREIGN),
+        (
+            "vm",
+            spec.vm().is_some(),
+            "containers are not run in virtual machines here; remove the field",
+        ),
+        (
+            "linux.seccomp",
+            linux.seccomp().as_ref().is_some_and(filters),
+            "system calls are not filtered; remove the field (Kubernetes: seccompProfile Unconfined), or use a runtime that \
+             has it",
+        ),
+        (
+            "linux.mountLabel",
+            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
+            NOT_YET,
+        ),
+        ("linux.intelRdt", linux.intel_rdt().is_some(), NOT_YET),
+        ("linux.memoryPolicy", linux.memory_policy().is_some(), NOT_YET),
+        (
+            "linux.netDevices",
+            linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+            NOT_YET,
+        ),
+        (
+            "linux.resources.unified",
+            !request.cgroup_v2 && linux.resources().as_ref().is_some_and(unified),
+            "this host has cgroup v1; use the fields that are named after what they limit",
+        ),
+    ];
+    if let Some((field, _, advice)) = refused.into_iter().find(|(_, present, _)| *present) {
+        return Err(Error::unsupported(field, advice));
+    }
+    linux.resources().as_ref().map_or(Ok(()), device::check_rules)
+}
+
+fn rootfs(root: &oci::Root, linux: &oci::Linux, bundle: &Path, request: &Request) -> Result<Rootfs, Error> {
+    let given = path::text("root.path", root.path())?;
+    path::check("root.path", given)?;
+    if root.path().components().any(|part| part == Component::ParentDir) {
+        return Err(Error::invalid("root.path", given, "has a `..` in it"));
+    }
+    let path: PathBuf = bundle.join(root.path()).components().collect();
+    let propagation = match linux.rootfs_propagation().as_deref().unwrap_or_default() {
+        "" => None,
+        name => Some(propagation(name).ok_or_else(|| {
+            Error::invalid(
+                "linux.rootfsPropagation",
+                name,
+                "is not one of (r)private, (r)slave, (r)shared, (r)unbindable",
+            )
+        })?),
+    };
+    let mounts = mount::rootfs(&request.rootfs, bundle)?;
+    Ok(Rootfs {
+        path,
+        mounts,
+        readonly: root.readonly().unwrap_or(false),
+        propagation,
+    })
+}
+
+fn propagation(name: &str) -> Option<u64> {
+    let (name, recursive) = match name.strip_prefix('r') {
+        Some(name) => (name, libc::MS_REC),
+        None => (name, 0),
+    };
+    let kind = match name {
+        "private" => libc::MS_PRIVATE,
+        "slave" => libc::MS_SLAVE,
+        "shared" => libc::MS_SHARED,
+        "unbindable" => libc::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some(kind | recursive)
+}
+
+fn paths(field: &str, given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
+    let clean = |(index, given): (usize, &String)| {
+        path::check_absolute(&format!("{field}[{index}]"), given)?;
+        match path::clean(given) {
+            root if root == "/" => Err(Error::invalid(
+                format!("{field}[{index}]"),
+                given,
+                "is the rootfs itself",
+            )),
+            path => Ok(path),
+        }
+    };
+    given.iter().flatten().enumerate().map(clean).collect()
+}
+
+fn own_uts(field: &'static str, name: &Option<String>, namespaces: &Namespaces) -> Result<Option<String>, Error> {
+    let name = identity::uts_name(field, name.as_ref())?;
+    if name.is_some() && namespaces.uts == Namespace::Host {
+        return Err(Error::NeedsNamespace {
+            field: field.into(),
+            namespace: "uts",
+        });
+    }
+    Ok(name)
 }

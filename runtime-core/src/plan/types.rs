@@ -14,8 +14,11 @@ pub struct Plan {
     pub bundle: PathBuf,
     /// The hardened OCI spec: still valid for any runtime.
     pub spec: oci::Spec,
-    /// `linux.cgroupsPath`, or what it defaults to.
+    /// `linux.cgroupsPath`, cleaned, or what it defaults to: `/<id>`. A relative path is below the shim's own cgroup.
     pub cgroup: String,
+    /// Capabilities that a process of this container can have at most, one bit each: the host's, or every one in a user
+    /// namespace of the container's own.
+    pub capability_limit: u64,
     /// What the holder needs.
     pub container: Container,
     /// What init needs.
@@ -82,7 +85,8 @@ pub struct Namespaces {
     pub uts: Namespace,
     pub cgroup: Namespace,
     pub time: Namespace,
-    /// uid map of a new user namespace.
+    /// uid map of a new user namespace. Where one is joined, what the spec claims its map to be (containerd sends both):
+    /// to be compared, never to be written.
     pub uid_map: Vec<IdMap>,
     /// gid map of a new user namespace.
     pub gid_map: Vec<IdMap>,
@@ -143,13 +147,15 @@ pub struct Mount {
     pub recursive_clear: u64,
     /// Propagation to be set afterwards, in order: MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE, perhaps with MS_REC.
     pub propagation: Vec<u64>,
-    /// File system options, each `key` or `key=value`.
+    /// File system options, each `key` or `key=value`; none for a bind. A rootfs mount of kind overlay may have
+    /// containerd's `uidmap=` and `gidmap=` here: maps of its lower directories, not options for the kernel.
     pub data: Vec<String>,
-    /// Superblock flags that fsconfig takes by name: `ro`, `sync`, `dirsync`, `mand`, `lazytime` … (`SB_*`).
+    /// Superblock flags that fsconfig takes by name: `sync`, `dirsync`, `mand`, `lazytime`; and `ro` where a device or a
+    /// file is mounted (other superblocks are shared between containers: read-only is then the mount's own attribute).
     pub superblock: Vec<String>,
     /// tmpfs: copy what the image has at the destination into it.
     pub copy_up: bool,
-    /// Map the mount's ids.
+    /// Map the mount's ids: binds, and rootfs mounts other than overlay.
     pub idmap: Option<MountIdMap>,
 }
 
@@ -255,7 +261,8 @@ pub struct Process {
     pub groups: Vec<u32>,
     /// File mode creation mask; None: 0022 is left as inherited by the runtime's default.
     pub umask: Option<u32>,
-    /// The five sets, one bit a capability (capabilities(7)); None: no capabilities in the spec, leave as inherited.
+    /// The five sets, one bit a capability (capabilities(7)). A translated process always has them: a spec without
+    /// capabilities means none at all (an exec without takes the container's).
     pub capabilities: Option<Capabilities>,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,

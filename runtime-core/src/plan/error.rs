@@ -1,0 +1,86 @@
+//! Why a spec is refused.
+
+/// Why a spec is refused. Each variant names the field, and the value where there is one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    /// An id that containerd itself would not make: it becomes part of paths.
+    #[error(
+        "container id {id:?} is not one: letters and digits, single `.`, `_` or `-` between them, at most 76 bytes"
+    )]
+    Id { id: String },
+    /// A field without which there is no container.
+    #[error("{field} is missing")]
+    Missing { field: String },
+    /// A value that the OCI spec or the kernel does not allow.
+    #[error("{field}: {value} {wrong}")]
+    Invalid {
+        field: String,
+        value: String,
+        wrong: &'static str,
+    },
+    /// A field that cannot be honoured, and what to do about it.
+    #[error("{field} is not supported: {advice}")]
+    Unsupported { field: String, advice: &'static str },
+    /// The same thing asked for twice.
+    #[error("{field}: {value} is there twice")]
+    Duplicate { field: String, value: String },
+    /// A setting that would change the host, or the pod's other containers.
+    #[error("{field}: the container needs a {namespace} namespace of its own for this")]
+    NeedsNamespace { field: String, namespace: &'static str },
+    /// A requested capability that the host cannot give.
+    #[error("process.capabilities.{set}: this host does not have {name}; remove it, or give it to containerd")]
+    HostLacksCapability { set: &'static str, name: String },
+    /// The kernel's rules between the five sets: capabilities(7).
+    #[error("process.capabilities.{set}: {name} has to be in {within} too")]
+    CapabilitySets {
+        set: &'static str,
+        name: String,
+        within: &'static str,
+    },
+    /// A user or group that the container's user namespace does not know.
+    #[error("{field}: {id} is not mapped in the container's user namespace")]
+    Unmapped { field: String, id: u32 },
+}
+
+impl Error {
+    pub(super) fn invalid(field: impl Into<String>, value: impl AsRef<str>, wrong: &'static str) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            value: quoted(value.as_ref()),
+            wrong,
+        }
+    }
+
+    pub(super) fn number(field: impl Into<String>, value: impl ToString, wrong: &'static str) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            value: value.to_string(),
+            wrong,
+        }
+    }
+
+    pub(super) fn unsupported(field: impl Into<String>, advice: &'static str) -> Self {
+        Self::Unsupported {
+            field: field.into(),
+            advice,
+        }
+    }
+
+    pub(super) fn duplicate(field: impl Into<String>, value: impl AsRef<str>) -> Self {
+        Self::Duplicate {
+            field: field.into(),
+            value: quoted(value.as_ref()),
+        }
+    }
+}
+
+/// A value as it is shown: quoted and escaped, and never a megabyte of it in somebody's log.
+fn quoted(value: &str) -> String {
+    const SHOWN: usize = 128;
+    match value.char_indices().nth(SHOWN) {
+        None => format!("{value:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &value[..end], value.len()),
+    }
+}

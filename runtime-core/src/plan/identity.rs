@@ -1,0 +1,100 @@
+//! Names of the container: its id, its hostname, its cgroup.
+
+use oci_spec::runtime::Linux;
+
+use super::{Error, Request, path};
+
+/// Bytes of an id: containerd's own limit.
+const ID_MAX: usize = 76;
+/// Bytes of a nodename or domainname, see uname(2).
+const UTS_MAX: usize = 64;
+
+/// What containerd lets through as an id. It becomes part of paths, so it is checked here again.
+pub(super) fn check_id(id: &str) -> Result<(), Error> {
+    let words = |id: &str| {
+        id.split(['.', '_', '-'])
+            .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    };
+    if id.len() <= ID_MAX && words(id) {
+        Ok(())
+    } else {
+        Err(Error::Id {
+            id: id.chars().take(ID_MAX + 1).collect(),
+        })
+    }
+}
+
+/// `hostname` or `domainname`; empty is none.
+pub(super) fn uts_name(field: &str, name: Option<&String>) -> Result<Option<String>, Error> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    if name.len() > UTS_MAX {
+        return Err(Error::invalid(field, name, "has more than 64 bytes"));
+    }
+    if name.contains('\0') {
+        return Err(Error::invalid(field, name, "has a NUL in it"));
+    }
+    Ok(Some(name.clone()))
+}
+
+/// `linux.cgroupsPath`: cleaned, absolute or relative as it was, `..` does not climb. Default: `/<id>`.
+pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> {
+    const FIELD: &str = "linux.cgroupsPath";
+    const SYSTEMD: &str =
+        "the systemd cgroup driver is not available; use cgroupfs (containerd: SystemdCgroup = false)";
+    let given = match linux.cgroups_path() {
+        Some(path) => path::text(FIELD, path)?,
+        None => "",
+    };
+    // slice:prefix:name, as clients of the systemd driver write it.
+    if request.systemd_cgroup || (!given.starts_with('/') && given.split(':').count() == 3) {
+        return Err(Error::unsupported(format!("{FIELD} {given:?}"), SYSTEMD));
+    }
+    if given.is_empty() {
+        return Ok(format!("/{}", request.id));
+    }
+    path::check(FIELD, given)?;
+    let mut cleaned = path::clean(given);
+    if cleaned == "/" {
+        return Err(Error::invalid(
+            FIELD,
+            given,
+            "is the root of all cgroups, which is nobody's own",
+        ));
+    }
+    if !given.starts_with('/') {
+        cleaned.remove(0);
+    }
+    Ok(cleaned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_that_containerd_lets_through() {
+        for id in ["a", "c1", "A-b_c.d", &"x".repeat(76)] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "../a",
+            "a..b",
+            "-a",
+            "a-",
+            "a b",
+            "a\0",
+            "ä",
+            &"x".repeat(77),
+        ] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+        let error = check_id("a/b").unwrap_err().to_string();
+        assert!(error.starts_with(r#"container id "a/b" is not one: "#), "{error}");
+    }
+}

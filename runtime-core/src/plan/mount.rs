@@ -1,0 +1,264 @@
+//! Mounts: those of the spec, and those that make the rootfs.
+
+use std::path::Path;
+
+use oci_spec::runtime as oci;
+
+use super::options::{self, Binding, MOUNT_ATTR_RDONLY};
+use super::{Error, IdMap, Mount, MountIdMap, MountSource, Namespace, Namespaces, RootfsMount, namespace, path};
+
+/// Bytes of a file system type's name and of one option: more than any that exists; bounded, since they are copied.
+const KIND_MAX: usize = 255;
+const OPTION_MAX: usize = 64 << 10;
+
+/// What may be mounted below /proc: files that lxcfs and its like give out, as runc allows them. Anything else there could
+/// redirect a write of ours (CVE-2019-16884).
+const BELOW_PROC: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+/// `mounts`, in their order.
+pub(super) fn mounts(
+    given: &Option<Vec<oci::Mount>>,
+    bundle: &Path,
+    namespaces: &Namespaces,
+) -> Result<Vec<Mount>, Error> {
+    let given = given.as_deref().unwrap_or_default();
+    given
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| translate(index, mount, bundle, namespaces))
+        .collect()
+}
+
+fn translate(index: usize, given: &oci::Mount, bundle: &Path, namespaces: &Namespaces) -> Result<Mount, Error> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let destination = path::text("mounts", given.destination())?;
+    path::check(&field("destination"), destination)?;
+    let mut mount = Mount {
+        destination: path::clean(destination),
+        ..Mount::default()
+    };
+
+    let options = given.options().iter().flatten().map(String::as_str);
+    let mut binding = options::apply(&field("options"), options, &mut mount)?;
+    let kind = given.typ().as_deref().unwrap_or_default();
+    if kind == "bind" {
+        binding = binding.or(Some(Binding::Bind));
+    }
+    let source = match given.source() {
+        Some(source) => path::text(&field("source"), source)?,
+        None => "",
+    };
+    mount.source = self::source(&field, kind, source, binding, bundle)?;
+    check_destination(&field("destination"), &mount, kind)?;
+    id_maps(&field, given, &mut mount, namespaces)?;
+    finish(&field, &mut mount, source)?;
+    Ok(mount)
+}
+
+/// What containerd's snapshotter gives for the rootfs.
+pub(super) fn rootfs(given: &[RootfsMount], bundle: &Path) -> Result<Vec<Mount>, Error> {
+    given
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| translate_rootfs(index, mount, bundle))
+        .collect()
+}
+
+fn translate_rootfs(index: usize, given: &RootfsMount, bundle: &Path) -> Result<Mount, Error> {
+    let field = |name: &str| format!("rootfs[{index}].{name}");
+    if !given.target.is_empty() {
+        path::check(&field("target"), &given.target)?;
+    }
+    let mut mount = Mount {
+        destination: path::clean(&given.target),
+        ..Mount::default()
+    };
+    let mut binding = options::apply(&field("options"), given.options.iter().map(String::as_str), &mut mount)?;
+    if given.kind == "bind" {
+        binding = binding.or(Some(Binding::Bind));
+    }
+    mount.source = source(&field, &given.kind, &given.source, binding, bundle)?;
+    // An overlay's maps are for its lower directories, see containerd's overlay snapshotter; other mounts are mapped
+    // themselves.
+    if given.kind != "overlay" {
+        let maps =
+            ["uidmap=", "gidmap="].map(|prefix| mount.data.iter().find_map(|option| option.strip_prefix(prefix)));
+        if let [Some(uids), Some(gids)] = maps {
+            let uid_map = parse_map(&field("options"), uids)?;
+            let gid_map = parse_map(&field("options"), gids)?;
+            mount.idmap = Some(MountIdMap {
+                recursive: false,
+                uid_map,
+                gid_map,
+            });
+        }
+        mount
+            .data
+            .retain(|option| !option.starts_with("uidmap=") && !option.starts_with("gidmap="));
+    }
+    finish(&field, &mut mount, &given.source)?;
+    Ok(mount)
+}
+
+/// `container:host:size`, several with commas between.
+fn parse_map(field: &str, text: &str) -> Result<Vec<IdMap>, Error> {
+    let line = |text: &str| {
+        let mut numbers = text.split(':').map(|number| number.parse::<u32>().ok());
+        match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Some(container)), Some(Some(host)), Some(Some(size)), None) => Some(IdMap { container, host, size }),
+            _ => None,
+        }
+    };
+    let map: Option<Vec<IdMap>> = text.split(',').map(line).collect();
+    let map = map.ok_or_else(|| Error::invalid(field, text, "is not a map like 0:100000:65536"))?;
+    namespace::check_map(field, &map)?;
+    Ok(map)
+}
+
+fn source(
+    field: &dyn Fn(&str) -> String,
+    kind: &str,
+    source: &str,
+    binding: Option<Binding>,
+    bundle: &Path,
+) -> Result<MountSource, Error> {
+    if let Some(binding) = binding {
+        // The type says nothing about a bind: whatever stands there is ignored, as everywhere.
+        path::check(&field("source"), source)?;
+        let path = if source.starts_with('/') {
+            source.into()
+        } else {
+            bundle.join(source)
+        };
+        return Ok(MountSource::Bind {
+            path,
+            recursive: binding == Binding::Recursive,
+        });
+    }
+    if kind.is_empty() {
+        return Err(Error::Missing { field: field("type") });
+    }
+    if kind.len() > KIND_MAX || kind.contains(['\0', '/', ',']) {
+        return Err(Error::invalid(field("type"), kind, "is not a file system type"));
+    }
+    if !source.is_empty() {
+        path::check(&field("source"), source)?;
+    }
+    Ok(match kind {
+        "cgroup" | "cgroup2" => MountSource::Cgroup,
+        _ => MountSource::New {
+            kind: kind.into(),
+            source: source.into(),
+        },
+    })
+}
+
+/// What must not be mounted over: `/` is the rootfs, and what is below /proc is trusted by whoever writes labels, limits
+/// and maps there. The rest of the rule, for a destination that is a link, belongs to whoever resolves it.
+fn check_destination(field: &str, mount: &Mount, kind: &str) -> Result<(), Error> {
+    let destination = mount.destination.as_str();
+    if destination == "/" {
+        return Err(Error::invalid(field, destination, "is the rootfs itself"));
+    }
+    if destination == "/proc" && !matches!(mount.source, MountSource::Bind { .. }) && kind != "proc" {
+        return Err(Error::invalid(field, destination, "takes a mount of type proc only"));
+    }
+    if destination.starts_with("/proc/") && !BELOW_PROC.contains(&destination) {
+        return Err(Error::invalid(
+            field,
+            destination,
+            "is inside /proc, where nothing may be mounted",
+        ));
+    }
+    Ok(())
+}
+
+fn id_maps(
+    field: &dyn Fn(&str) -> String,
+    given: &oci::Mount,
+    mount: &mut Mount,
+    namespaces: &Namespaces,
+) -> Result<(), Error> {
+    let uid_map = namespace::id_map(&field("uidMappings"), given.uid_mappings())?;
+    let gid_map = namespace::id_map(&field("gidMappings"), given.gid_mappings())?;
+    match (uid_map.is_empty(), gid_map.is_empty()) {
+        (true, true) => {}
+        (true, false) => {
+            return Err(Error::Missing {
+                field: field("uidMappings"),
+            });
+        }
+        (false, true) => {
+            return Err(Error::Missing {
+                field: field("gidMappings"),
+            });
+        }
+        (false, false) => {
+            // Maps without the option mean the mount alone.
+            let idmap = mount.idmap.get_or_insert_default();
+            idmap.uid_map = uid_map;
+            idmap.gid_map = gid_map;
+        }
+    }
+    let Some(idmap) = &mount.idmap else { return Ok(()) };
+    if idmap.uid_map.is_empty() && namespaces.user == Namespace::Host {
+        return Err(Error::NeedsNamespace {
+            field: field("options: idmap without mappings"),
+            namespace: "user",
+        });
+    }
+    if !matches!(mount.source, MountSource::Bind { .. }) {
+        return Err(Error::unsupported(
+            field("options: idmap"),
+            "only binds can be mapped; leave it out",
+        ));
+    }
+    Ok(())
+}
+
+/// What options and sources have to do with each other.
+fn finish(field: &dyn Fn(&str) -> String, mount: &mut Mount, source: &str) -> Result<(), Error> {
+    if let Some(long) = mount.data.iter().find(|option| option.len() > OPTION_MAX) {
+        return Err(Error::invalid(field("options"), long, "is too long for an option"));
+    }
+    let kind = match &mount.source {
+        MountSource::Bind { .. } => {
+            // The kernel takes no notice of either with a bind. A `noexc` that goes unnoticed is a hole.
+            let idle = mount.data.first().or(mount.superblock.first());
+            if let Some(option) = idle {
+                return Err(Error::invalid(
+                    field("options"),
+                    option,
+                    "means nothing for a bind; remove it",
+                ));
+            }
+            "bind"
+        }
+        MountSource::Cgroup => "cgroup",
+        MountSource::New { kind, .. } => kind,
+    };
+    if mount.copy_up && kind != "tmpfs" {
+        return Err(Error::unsupported(
+            field("options: tmpcopyup"),
+            "only a tmpfs can be filled; leave it out",
+        ));
+    }
+    // A device that is not to be written to has to be opened so; block file systems refuse a read-only device otherwise.
+    if matches!(mount.source, MountSource::New { .. }) && source.starts_with('/') && mount.set & MOUNT_ATTR_RDONLY != 0
+    {
+        mount.superblock.push("ro".into());
+    }
+    Ok(())
+}
