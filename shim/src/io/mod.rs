@@ -13,7 +13,7 @@ mod error;
 mod fifo;
 mod file;
 mod uri;
-mod watch;
+pub(crate) mod watch;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

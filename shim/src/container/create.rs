@@ -1,0 +1,170 @@
+//! Creating a container: afterwards its init exists and waits.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use runtime_core::bundle::Bundle;
+use runtime_core::cgroup::OomWatch;
+use runtime_core::native::{self, Launched, Stdio};
+use runtime_core::plan::{self, Plan, RootfsMount};
+use tokio::sync::watch;
+
+use super::lifecycle::State;
+use super::process::{Process, Streams, reap};
+use super::{Container, Error, Inner, exit, oom};
+use crate::io::{self, Io};
+use crate::service::errors::chain;
+use crate::service::options::Options;
+use crate::shim::Shim;
+
+/// What a Create request asks for.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Request {
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: Vec<RootfsMount>,
+    pub streams: Streams,
+    pub options: Options,
+}
+
+struct Created {
+    native: native::Container,
+    launched: Launched,
+    plan: Plan,
+    oom: Option<OomWatch>,
+}
+
+impl Container {
+    /// Creates the container; on error nothing of it is left. `announce` is called before anybody can hear of its end.
+    pub async fn create(shim: Arc<Shim>, request: Request, announce: impl FnOnce(&Self)) -> Result<Arc<Self>, Error> {
+        let Request {
+            id,
+            bundle,
+            rootfs,
+            streams,
+            options,
+        } = request;
+        let io_owner = (options.io_uid, options.io_gid);
+        let spec = spec(&shim, &id, &streams, io_owner);
+        let (mut io, stdio) = Io::open(spec)
+            .await
+            .map_err(|source| Error::Streams { id: id.clone(), source })?;
+        let created = {
+            let (shim_, id, bundle) = (Arc::clone(&shim), id.clone(), bundle.clone());
+            let request = plan::Request {
+                id: id.clone(),
+                rootfs,
+                no_new_keyring: options.no_new_keyring,
+                systemd_cgroup: options.systemd_cgroup,
+            };
+            shim.blocking(move || build(&shim_, &id, &bundle, &request, stdio))
+                .await??
+        };
+        let Created {
+            native,
+            launched,
+            plan,
+            oom,
+        } = created;
+        let native = Arc::new(native);
+        if let Some(master) = launched.console
+            && let Err(source) = io.attach_console(master)
+        {
+            // Nobody was told of it: it has to go again.
+            let init = Arc::new(launched.process);
+            if let Err(error) = init.signal(libc::SIGKILL) {
+                log::error!("kill container {id}: {}", chain(&error));
+            }
+            reap(init).await;
+            let deleted = shim.blocking(move || native.delete()).await?;
+            if let Err(error) = deleted {
+                log::error!("delete container {id}: {}", chain(&error));
+            }
+            return Err(Error::Streams { id, source });
+        }
+        let container = Arc::new(Self {
+            init: Process::new(streams),
+            inner: Mutex::new(Inner {
+                state: State::Created,
+                init_reaped: false,
+                deleted: false,
+                execs: Default::default(),
+            }),
+            running_execs: watch::Sender::new(0),
+            oom: Mutex::new(None),
+            exclusive: Default::default(),
+            plan: Arc::new(plan),
+            id,
+            bundle,
+            shim,
+            native,
+            io_owner,
+        });
+        container.init.launched(Arc::new(launched.process), io);
+        announce(&container);
+        oom::watch(&container, oom);
+        tokio::spawn(exit::follow_init(Arc::clone(&container)));
+        Ok(container)
+    }
+}
+
+/// How streams are to be opened.
+pub(super) fn spec<'a>(shim: &'a Shim, id: &'a str, streams: &'a Streams, owner: (u32, u32)) -> io::Spec<'a> {
+    io::Spec {
+        stdin: &streams.stdin,
+        stdout: &streams.stdout,
+        stderr: &streams.stderr,
+        terminal: streams.terminal,
+        id,
+        namespace: &shim.namespace,
+        io_uid: owner.0,
+        io_gid: owner.1,
+    }
+}
+
+/// All that blocks, on one thread.
+fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: Stdio) -> Result<Created, Error> {
+    let failed = |source| Error::Native {
+        operation: "create",
+        id: id.to_owned(),
+        source,
+    };
+    if !request.rootfs.is_empty() {
+        make_mount_point(&bundle.join("rootfs"))?;
+    }
+    let bundle = Bundle::open(bundle).map_err(|source| Error::Bundle {
+        id: id.to_owned(),
+        source,
+    })?;
+    let plan = plan::translate(&bundle, request).map_err(|source| Error::Plan {
+        id: id.to_owned(),
+        source,
+    })?;
+    drop(bundle);
+    let executable = shim.executable().map_err(failed)?;
+    let (native, launched) = native::create(&executable, &plan, &shim.owner, stdio).map_err(failed)?;
+    // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
+    let oom = native
+        .cgroup()
+        .watch_oom()
+        .inspect_err(|error| log::warn!("watch container {id} for OOM: {}", chain(error)));
+    Ok(Created {
+        native,
+        launched,
+        plan,
+        oom: oom.ok(),
+    })
+}
+
+/// containerd makes it, but its clients need not: nothing else says where a snapshot goes.
+fn make_mount_point(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::DirBuilder::new().mode(0o711).create(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::Directory {
+            path: path.display().to_string(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

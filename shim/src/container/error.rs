@@ -1,0 +1,162 @@
+//! Why an operation on a container failed.
+
+use runtime_core::{bundle, cgroup, native, plan};
+
+use super::lifecycle::{ExecState, Operation, State};
+use crate::io;
+
+/// Each variant names the container, and the process where it is about one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operation makes no sense now.
+    #[error("cannot {operation} container {id}: it is {state}")]
+    State {
+        /// What was asked for.
+        operation: Operation,
+        /// The container.
+        id: String,
+        /// Where it is in its life.
+        state: State,
+    },
+    /// The operation on an exec'd process makes no sense now.
+    #[error("cannot {operation} process {exec} of container {id}: it is {state}")]
+    ExecState {
+        /// What was asked for.
+        operation: &'static str,
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+        /// Where it is in its life.
+        state: ExecState,
+    },
+    /// A process cannot be started beside an init that has ended.
+    #[error("cannot exec in container {id}: its init process is not running")]
+    InitEnded {
+        /// The container.
+        id: String,
+    },
+    /// The container has no process of that name.
+    #[error("process {exec} of container {id} does not exist")]
+    NoProcess {
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+    },
+    /// The name is taken.
+    #[error("process {exec} of container {id} already exists")]
+    ProcessExists {
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+    },
+    /// There is nothing to signal yet.
+    #[error("process {exec} of container {id} is not created")]
+    NotStarted {
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+    },
+    /// There is nothing to signal any more. Clients look for these words.
+    #[error("process already finished")]
+    Finished,
+    /// Not a signal.
+    #[error("{signal} is not a signal")]
+    NoSignal {
+        /// As it was given.
+        signal: u32,
+    },
+    /// The container went while it was asked for.
+    #[error("container {id} is deleted")]
+    Deleted {
+        /// The container.
+        id: String,
+    },
+    /// A JSON document of a request.
+    #[error("parse the {what} for container {id}")]
+    Json {
+        /// Which.
+        what: &'static str,
+        /// The container.
+        id: String,
+        /// Where it is wrong.
+        source: serde_json::Error,
+    },
+    /// A directory of the bundle cannot be made.
+    #[error("make {path}")]
+    Directory {
+        /// The directory.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// config.json.
+    #[error("OCI runtime create failed: read the bundle of container {id}")]
+    Bundle {
+        /// The container.
+        id: String,
+        /// What is wrong with it.
+        source: bundle::Error,
+    },
+    /// The spec asks for what cannot be done.
+    #[error("OCI runtime create failed: container {id} cannot be run as its spec says")]
+    Plan {
+        /// The container.
+        id: String,
+        /// What is refused.
+        source: plan::Error,
+    },
+    /// An exec's process asks for what cannot be done.
+    #[error("OCI runtime exec failed: process {exec} of container {id} cannot be run as asked for")]
+    ExecPlan {
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+        /// What is refused.
+        source: plan::Error,
+    },
+    /// A stream.
+    #[error("open the streams of container {id}")]
+    Streams {
+        /// The container.
+        id: String,
+        /// Which, and why.
+        source: io::Error,
+    },
+    /// The console's size.
+    #[error("resize the console of container {id}")]
+    Resize {
+        /// The container.
+        id: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The runtime.
+    #[error("OCI runtime {operation} failed: container {id}")]
+    Native {
+        /// What was being done.
+        operation: &'static str,
+        /// The container.
+        id: String,
+        /// Why it failed.
+        source: native::Error,
+    },
+    /// The container's cgroups.
+    #[error("{operation} container {id}")]
+    Cgroup {
+        /// What was being done.
+        operation: &'static str,
+        /// The container.
+        id: String,
+        /// Why it failed.
+        source: cgroup::Error,
+    },
+    /// A thread of ours panicked.
+    #[error("internal error: the operation panicked")]
+    Panicked,
+}

@@ -1,0 +1,56 @@
+//! Limits, use and members of a container's cgroups.
+
+use std::sync::Arc;
+
+use oci_spec::runtime::LinuxResources;
+use runtime_core::cgroup::{self, Cgroup, Stats};
+
+use super::lifecycle::Operation;
+use super::{Container, Error};
+
+impl Container {
+    /// Sets limits; `resources` is JSON.
+    pub async fn update(&self, resources: &[u8]) -> Result<(), Error> {
+        let _alone = self.exclusive.write().await;
+        self.allow(Operation::Update)?;
+        let resources: LinuxResources = serde_json::from_slice(resources).map_err(|source| Error::Json {
+            what: "resources",
+            id: self.id.clone(),
+            source,
+        })?;
+        self.in_cgroup("update", move |cgroup| cgroup.update(&resources)).await
+    }
+
+    /// What it uses, or used: its cgroups stay until it is deleted.
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        self.in_cgroup("read the statistics of", Cgroup::stats).await
+    }
+
+    /// Its processes, each with the exec id where it has one.
+    pub async fn pids(&self) -> Result<Vec<(u32, Option<String>)>, Error> {
+        let pids = self.in_cgroup("list the processes of", Cgroup::pids).await?;
+        let inner = self.inner();
+        let exec = |pid| {
+            inner
+                .execs
+                .values()
+                .find(|exec| exec.process.pid() == pid)
+                .map(|exec| exec.id.clone())
+        };
+        Ok(pids.into_iter().map(|pid| (pid as u32, exec(pid as u32))).collect())
+    }
+
+    async fn in_cgroup<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Cgroup) -> Result<T, cgroup::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let native = Arc::clone(&self.native);
+        let done = self.shim.blocking(move || work(native.cgroup())).await?;
+        done.map_err(|source| Error::Cgroup {
+            operation,
+            id: self.id.clone(),
+            source,
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! Starting a created container's program.
+
+use std::sync::Arc;
+
+use containerd_shim_protos::events::task::TaskStart;
+use containerd_shim_protos::topics;
+
+use super::lifecycle::{Operation, State};
+use super::{Container, Error};
+
+impl Container {
+    /// Lets init execute its program. Its pid.
+    pub async fn start(self: &Arc<Self>) -> Result<u32, Error> {
+        let _starting = self.init.hold_exit().await;
+        self.allow(Operation::Start)?;
+        let native = Arc::clone(&self.native);
+        let started = self.shim.blocking(move || native.start()).await?;
+        started.map_err(|source| Error::Native {
+            operation: "start",
+            id: self.id.clone(),
+            source,
+        })?;
+        self.set_state(State::Running);
+        let pid = self.init.pid();
+        let event = TaskStart {
+            container_id: self.id.clone(),
+            pid,
+            ..TaskStart::new()
+        };
+        self.shim.publisher.publish(topics::TASK_START_EVENT_TOPIC, event);
+        Ok(pid)
+    }
+}

@@ -1,0 +1,348 @@
+//! The runtime options of a Create request: whichever message containerd or its clients send, made one value.
+//!
+//! CRI sends `runtimeoptions.v1.Options`, with the runtime's `options` table of containerd's configuration as TOML, to any
+//! runtime that is not runc; `ctr`, Docker and test clients may send runc's own. What would change how a container is made
+//! is honoured or refused by name; what only says where runc keeps its files means nothing here.
+
+use containerd_shim_protos::shim::oci;
+use protobuf::well_known_types::any::Any;
+use protobuf::{CodedInputStream, Message as _};
+
+/// Type of runc's own options.
+pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+/// Type of the options for every other runtime.
+pub const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
+
+/// A configuration file longer than this was never one.
+const CONFIG_LIMIT: u64 = 1 << 20;
+
+/// Why options are refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Neither of the types that are understood.
+    #[error("options of type {type_url:?} are not understood; {RUNTIME_OPTIONS} and {RUNC_OPTIONS} are")]
+    UnknownType {
+        /// The `Any`'s type URL.
+        type_url: String,
+    },
+    /// Not what the type URL says.
+    #[error("decode options of type {type_url}")]
+    Decode {
+        /// The `Any`'s type URL.
+        type_url: String,
+        /// Where it is wrong.
+        source: protobuf::Error,
+    },
+    /// An option that this runtime does not have.
+    #[error("option {name} = {value:?} is not supported: {why}")]
+    Unsupported {
+        /// Its name.
+        name: &'static str,
+        /// As it was given.
+        value: String,
+        /// What to do.
+        why: &'static str,
+    },
+    /// `config_path` cannot be read.
+    #[error("read config_path {path}")]
+    ConfigPath {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A key of the TOML document that this runtime does not have.
+    #[error("unknown option {key:?} in line {line}")]
+    UnknownKey {
+        /// The key, or the table's header.
+        key: String,
+        /// Counted from one.
+        line: usize,
+    },
+    /// Not `key = value`.
+    #[error("line {line} of the options is not \"key = value\": {text:?}")]
+    Syntax {
+        /// The line.
+        text: String,
+        /// Counted from one.
+        line: usize,
+    },
+    /// A value of the wrong type.
+    #[error("option {key} in line {line} is not {expected}: {value}")]
+    Value {
+        /// The key.
+        key: String,
+        /// Counted from one.
+        line: usize,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        value: String,
+    },
+}
+
+/// What Create is asked for beside the bundle.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Owner of the stdio pipes.
+    pub io_uid: u32,
+    /// Group of the stdio pipes.
+    pub io_gid: u32,
+    /// The systemd driver. Only a wish: `cgroupsPath` of the form `slice:prefix:name` decides.
+    pub systemd_cgroup: bool,
+}
+
+/// The message's name: containerd writes it bare, others put a host before it.
+pub fn type_name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+impl Options {
+    /// Understands `any`, as it comes with a Create request.
+    pub fn parse(any: Option<&Any>) -> Result<Self, Error> {
+        let Some(any) = any.filter(|any| !(any.type_url.is_empty() && any.value.is_empty())) else {
+            return Ok(Self::default());
+        };
+        let decode = |source| Error::Decode {
+            type_url: any.type_url.clone(),
+            source,
+        };
+        match type_name(any) {
+            RUNC_OPTIONS => Self::from_runc(oci::Options::parse_from_bytes(&any.value).map_err(decode)?),
+            RUNTIME_OPTIONS => RuntimeOptions::parse(&any.value).map_err(decode)?.resolve(),
+            _ => Err(Error::UnknownType {
+                type_url: any.type_url.clone(),
+            }),
+        }
+    }
+
+    fn from_runc(options: oci::Options) -> Result<Self, Error> {
+        if options.no_pivot_root {
+            let why = "a container's root is always pivoted to, as only that cannot be left again";
+            return Err(Error::Unsupported {
+                name: "no_pivot_root",
+                value: "true".into(),
+                why,
+            });
+        }
+        if !options.binary_name.is_empty() {
+            let why = "nucleus runs containers itself; use the runtime io.containerd.runc.v2 for another binary";
+            return Err(Error::Unsupported {
+                name: "binary_name",
+                value: options.binary_name,
+                why,
+            });
+        }
+        // `root` is where runc keeps its state, the CRIU paths are for checkpoints, the task API address is containerd's
+        // own, and shim_cgroup was honoured by the start action.
+        Ok(Self {
+            no_new_keyring: options.no_new_keyring,
+            io_uid: options.io_uid,
+            io_gid: options.io_gid,
+            systemd_cgroup: options.systemd_cgroup,
+        })
+    }
+
+    /// Reads the `options` table of containerd's configuration: `key = value` lines of TOML and comments.
+    fn from_toml(document: &str) -> Result<Self, Error> {
+        let mut options = Self::default();
+        for (index, text) in document.lines().enumerate() {
+            let line = index + 1;
+            let text = text.trim();
+            if text.is_empty() || text.starts_with('#') {
+                continue;
+            }
+            if text.starts_with('[') {
+                return Err(Error::UnknownKey { key: text.into(), line });
+            }
+            let (key, value) = text.split_once('=').ok_or_else(|| Error::Syntax {
+                text: text.into(),
+                line,
+            })?;
+            let (key, value) = (key.trim().trim_matches(['"', '\'']), value.trim());
+            match key {
+                "SystemdCgroup" => options.systemd_cgroup = boolean(key, value, line)?,
+                // containerd puts its own fields of the message into the same table.
+                "TypeUrl" | "ConfigPath" => {}
+                _ => return Err(Error::UnknownKey { key: key.into(), line }),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn boolean(key: &str, value: &str, line: usize) -> Result<bool, Error> {
+    let bare = value.split_once('#').map_or(value, |(bare, _comment)| bare.trim_end());
+    match bare {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(Error::Value {
+            key: key.into(),
+            line,
+            expected: "a boolean",
+            value: value.into(),
+        }),
+    }
+}
+
+/// `runtimeoptions.v1.Options`, which containerd-shim-protos does not have.
+#[derive(Default)]
+struct RuntimeOptions {
+    config_path: String,
+    config_body: Vec<u8>,
+}
+
+impl RuntimeOptions {
+    /// Fields: 1 type_url (string), 2 config_path (string), 3 config_body (bytes).
+    fn parse(message: &[u8]) -> protobuf::Result<Self> {
+        let mut options = Self::default();
+        let mut input = CodedInputStream::from_bytes(message);
+        while let Some(tag) = input.read_raw_tag_or_eof()? {
+            const LENGTH_DELIMITED: u32 = 2;
+            match (tag >> 3, tag & 7) {
+                (2, LENGTH_DELIMITED) => options.config_path = input.read_string()?,
+                (3, LENGTH_DELIMITED) => options.config_body = input.read_bytes()?,
+                _ => protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+            }
+        }
+        Ok(options)
+    }
+
+    fn resolve(self) -> Result<Options, Error> {
+        let path = self.config_path;
+        let body = if path.is_empty() {
+            self.config_body
+        } else {
+            read(&path).map_err(|source| Error::ConfigPath { path, source })?
+        };
+        Options::from_toml(&String::from_utf8_lossy(&body))
+    }
+}
+
+fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut body = Vec::new();
+    std::fs::File::open(path)?.take(CONFIG_LIMIT).read_to_end(&mut body)?;
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(type_url: &str, value: Vec<u8>) -> Any {
+        Any {
+            type_url: type_url.into(),
+            value,
+            ..Any::new()
+        }
+    }
+
+    fn toml(body: &str) -> Any {
+        let mut value = vec![0x0a, 1, b't', 0x1a, u8::try_from(body.len()).unwrap()];
+        value.extend(body.as_bytes());
+        any(RUNTIME_OPTIONS, value)
+    }
+
+    fn runc(options: oci::Options) -> Any {
+        any(RUNC_OPTIONS, options.write_to_bytes().unwrap())
+    }
+
+    #[test]
+    fn no_options_are_the_defaults() {
+        assert_eq!(Options::parse(None).unwrap(), Options::default());
+        assert_eq!(Options::parse(Some(&Any::new())).unwrap(), Options::default());
+        assert_eq!(
+            Options::parse(Some(&runc(oci::Options::new()))).unwrap(),
+            Options::default()
+        );
+        assert_eq!(Options::parse(Some(&toml(""))).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn runc_s_options_are_honoured() {
+        let options = oci::Options {
+            no_new_keyring: true,
+            io_uid: 7,
+            io_gid: 8,
+            systemd_cgroup: true,
+            root: "/run/docker/runtime-runc/moby".into(),
+            ..oci::Options::new()
+        };
+        let expected = Options {
+            no_new_keyring: true,
+            io_uid: 7,
+            io_gid: 8,
+            systemd_cgroup: true,
+        };
+        assert_eq!(Options::parse(Some(&runc(options))).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_runc_alone_can_do_is_refused_by_name() {
+        let error = Options::parse(Some(&runc(oci::Options {
+            no_pivot_root: true,
+            ..oci::Options::new()
+        })))
+        .unwrap_err();
+        assert!(error.to_string().contains("no_pivot_root"), "{error}");
+        let binary = oci::Options {
+            binary_name: "no-runc".into(),
+            ..oci::Options::new()
+        };
+        let error = Options::parse(Some(&runc(binary))).unwrap_err();
+        assert!(error.to_string().contains("binary_name = \"no-runc\""), "{error}");
+    }
+
+    #[test]
+    fn the_options_table_of_containerd_s_configuration_is_read() {
+        let options = Options::parse(Some(&toml(
+            "# driver\nSystemdCgroup = true # as kubelet\n\nTypeUrl = \"x\"\n",
+        )))
+        .unwrap();
+        assert!(options.systemd_cgroup);
+    }
+
+    #[test]
+    fn unknown_keys_and_tables_are_refused_by_name_and_line() {
+        let error = Options::parse(Some(&toml("SystemdCgroup = false\nShimSize = 3\n"))).unwrap_err();
+        assert_eq!(error.to_string(), "unknown option \"ShimSize\" in line 2");
+        let error = Options::parse(Some(&toml("[policy]\n"))).unwrap_err();
+        assert_eq!(error.to_string(), "unknown option \"[policy]\" in line 1");
+        let error = Options::parse(Some(&toml("SystemdCgroup = 1\n"))).unwrap_err();
+        assert_eq!(error.to_string(), "option SystemdCgroup in line 1 is not a boolean: 1");
+        assert!(matches!(
+            Options::parse(Some(&toml("nonsense"))).unwrap_err(),
+            Error::Syntax { line: 1, .. }
+        ));
+    }
+
+    #[test]
+    fn a_type_that_is_not_understood_is_refused_by_name() {
+        let error = Options::parse(Some(&any("example.com/other.Options", vec![]))).unwrap_err();
+        assert!(error.to_string().contains("example.com/other.Options"), "{error}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_an_error() {
+        assert!(matches!(
+            Options::parse(Some(&any(RUNTIME_OPTIONS, vec![0x1a, 200]))),
+            Err(Error::Decode { .. })
+        ));
+        assert!(matches!(
+            Options::parse(Some(&any(RUNC_OPTIONS, vec![0xff]))),
+            Err(Error::Decode { .. })
+        ));
+    }
+
+    #[test]
+    fn a_host_before_the_type_s_name_does_not_matter() {
+        assert_eq!(
+            type_name(&any("type.googleapis.com/containerd.runc.v1.Options", vec![])),
+            RUNC_OPTIONS
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! What all containers of one shim share.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use runtime_core::native::{self, Executable, Owner};
+use tokio::sync::{Notify, watch};
+
+use crate::container::{Container, Error};
+use crate::events::Publisher;
+
+/// One shim: the containers of a group and what they need.
+pub struct Shim {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// Goes into every container's record.
+    pub owner: Owner,
+    /// Events to containerd.
+    pub publisher: Publisher,
+    /// Whether anybody needs this shim.
+    pub activity: watch::Sender<Activity>,
+    executable: Mutex<Option<Arc<Executable>>>,
+    inner: Mutex<Inner>,
+    blocking: watch::Sender<usize>,
+    shutdown: Notify,
+    socket: PathBuf,
+}
+
+#[derive(Default)]
+struct Inner {
+    containers: HashMap<String, Slot>,
+    ending: bool,
+}
+
+enum Slot {
+    /// Being created: the id is taken, the container is not there yet.
+    Reserved,
+    Created(Arc<Container>),
+}
+
+/// Who needs this shim.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Activity {
+    /// Open connections.
+    pub connections: usize,
+    /// Containers, also those being created.
+    pub containers: usize,
+}
+
+impl Activity {
+    /// Nobody.
+    pub fn is_idle(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Why an id is not free.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// There is such a container.
+    Exists,
+    /// The shim ends: containerd will start another one.
+    Ending,
+}
+
+/// An id that is taken for a container about to be; free again unless it becomes one.
+pub struct Reservation {
+    shim: Arc<Shim>,
+    id: Option<String>,
+}
+
+impl Shim {
+    /// A shim without containers, serving on `socket`.
+    pub fn new(namespace: String, group: String, socket: PathBuf, publisher: Publisher) -> Self {
+        Self {
+            namespace,
+            owner: Owner {
+                group,
+                socket: Some(socket.clone()),
+            },
+            publisher,
+            activity: watch::Sender::default(),
+            executable: Mutex::default(),
+            inner: Mutex::default(),
+            blocking: watch::Sender::new(0),
+            shutdown: Notify::new(),
+            socket,
+        }
+    }
+
+    /// The binary that holders are executed from; cloned once. Blocks for a moment.
+    pub fn executable(&self) -> Result<Arc<Executable>, native::Error> {
+        let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(executable) = executable.as_ref() {
+            return Ok(Arc::clone(executable));
+        }
+        let detached = Arc::new(Executable::detach()?);
+        *executable = Some(Arc::clone(&detached));
+        Ok(detached)
+    }
+
+    /// Runs what blocks on a short-lived thread. Meanwhile orphans are not reaped: a child that the work has just made, a
+    /// hook for one, must not be taken for one.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let work = InFlight::new(self.blocking.clone()).around(work);
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Panicked)
+    }
+
+    /// How many calls of [`Self::blocking`] have not come back.
+    pub fn in_flight(&self) -> watch::Receiver<usize> {
+        self.blocking.subscribe()
+    }
+
+    /// Takes `id` for a container that is about to be created.
+    pub fn reserve(self: &Arc<Self>, id: &str) -> Result<Reservation, Unavailable> {
+        let mut inner = self.inner();
+        if inner.ending {
+            return Err(Unavailable::Ending);
+        }
+        if inner.containers.contains_key(id) {
+            return Err(Unavailable::Exists);
+        }
+        inner.containers.insert(id.to_owned(), Slot::Reserved);
+        self.count(&inner);
+        Ok(Reservation {
+            shim: Arc::clone(self),
+            id: Some(id.to_owned()),
+        })
+    }
+
+    /// The container of that id, once it was created.
+    pub fn container(&self, id: &str) -> Option<Arc<Container>> {
+        match self.inner().containers.get(id) {
+            Some(Slot::Created(container)) => Some(Arc::clone(container)),
+            Some(Slot::Reserved) | None => None,
+        }
+    }
+
+    /// Forgets a container that was deleted.
+    pub fn remove(&self, id: &str) {
+        let mut inner = self.inner();
+        inner.containers.remove(id);
+        self.count(&inner);
+    }
+
+    /// Ends the shim unless it has containers; whether it does. From here on a `start` makes a new socket, and no container
+    /// is created any more: none can be lost between.
+    pub fn end_if_unused(&self) -> bool {
+        let mut inner = self.inner();
+        if !inner.containers.is_empty() {
+            return false;
+        }
+        if !inner.ending {
+            inner.ending = true;
+            self.end();
+        }
+        true
+    }
+
+    /// Ends the shim whatever it has.
+    pub fn end(&self) {
+        // Gone already is all the same; anything else leaves a socket that the next start finds stale.
+        if let Err(error) = std::fs::remove_file(&self.socket)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("remove {}: {error}", self.socket.display());
+        }
+        self.shutdown.notify_one();
+    }
+
+    /// Waits for [`Self::end`].
+    pub async fn ended(&self) {
+        self.shutdown.notified().await;
+    }
+
+    fn count(&self, inner: &Inner) {
+        let containers = inner.containers.len();
+        self.activity.send_modify(|activity| activity.containers = containers);
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reservation {
+    /// It is a container now.
+    pub fn fulfil(mut self, container: Arc<Container>) {
+        if let Some(id) = self.id.take() {
+            self.shim.inner().containers.insert(id, Slot::Created(container));
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.shim.remove(&id);
+        }
+    }
+}
+
+/// Counts work on another thread, also when the one who asked for it has gone.
+struct InFlight(watch::Sender<usize>);
+
+impl InFlight {
+    fn new(count: watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+
+    fn around<T>(self, work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+        move || {
+            let _counted = self;
+            work()
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shim(socket: PathBuf) -> Arc<Shim> {
+        let publisher = Publisher::new(String::new(), "default".into());
+        Arc::new(Shim::new("default".into(), "g".into(), socket, publisher))
+    }
+
+    #[tokio::test]
+    async fn an_id_is_taken_while_its_container_is_created_and_free_after_a_failure() {
+        let shim = shim("/nonexistent/socket".into()).await;
+        let reservation = shim.reserve("c1").unwrap();
+        assert_eq!(shim.reserve("c1").err(), Some(Unavailable::Exists));
+        assert_eq!(shim.activity.borrow().containers, 1);
+        assert!(!shim.end_if_unused());
+        drop(reservation);
+        assert!(shim.activity.borrow().is_idle());
+        assert!(shim.reserve("c1").is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_unused_shim_ends_once_removes_its_socket_and_takes_no_more_containers() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        std::fs::write(&socket, "").unwrap();
+        let shim = shim(socket.clone()).await;
+        assert!(shim.end_if_unused());
+        assert!(!socket.exists());
+        // Another shim's by now.
+        std::fs::write(&socket, "").unwrap();
+        assert!(shim.end_if_unused());
+        assert!(socket.exists());
+        assert_eq!(shim.reserve("c1").err(), Some(Unavailable::Ending));
+        shim.ended().await;
+    }
+
+    #[tokio::test]
+    async fn work_on_other_threads_is_counted_until_it_ends() {
+        let shim = shim("/nonexistent/socket".into()).await;
+        let mut in_flight = shim.in_flight();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let asking = {
+            let shim = Arc::clone(&shim);
+            tokio::spawn(async move { shim.blocking(move || wait.recv()).await })
+        };
+        in_flight.wait_for(|count| *count == 1).await.unwrap();
+        // The one who asked goes away: the work goes on, and so does its count.
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        assert_eq!(*in_flight.borrow(), 1);
+        go.send(()).unwrap();
+        in_flight.wait_for(|count| *count == 0).await.unwrap();
+    }
+}
