@@ -57,6 +57,7 @@ impl Container {
                 rootfs,
                 no_new_keyring: options.no_new_keyring,
                 systemd_cgroup: options.systemd_cgroup,
+                ..plan::Request::default()
             };
             shim.blocking(move || build(&shim_, &id, &bundle, &request, stdio))
                 .await??
