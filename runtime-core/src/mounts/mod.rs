@@ -1,7 +1,7 @@
 //! The container's file systems: rootfs, mounts, devices, masks. All of it is the holder's work, inside the container's
 //! mount namespace; nothing is ever mounted where the host could see it.
 //!
-//! Every path in the container is resolved below one fd of its root ([`pathrs`]); every mount is made detached and then
+//! Every path in the container is resolved below one fd of its root ([`paths`]); every mount is made detached and then
 //! attached to the fd that was resolved: between the two there is no path that the container could exchange.
 
 mod cgroup;
@@ -108,17 +108,4 @@ pub fn is_proc(mount: &Mount) -> bool {
 /// Whether `mount` is a new instance of the file system `kind`.
 fn is_new(mount: &Mount, kind: &str) -> bool {
     matches!(&mount.source, MountSource::New { kind: found, .. } if found == kind)
-}
-
-/// The system's number in pathrs' error, where it has one.
-fn errno(error: &pathrs::error::Error) -> Option<i32> {
-    match error.kind() {
-        pathrs::error::ErrorKind::OsError(errno) => errno,
-        _ => None,
-    }
-}
-
-/// pathrs' error as the system's, where it is one.
-fn from_pathrs(error: pathrs::error::Error) -> io::Error {
-    errno(&error).map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
