@@ -73,6 +73,8 @@ pub enum Error {
         state: String,
         milliseconds: u128,
     },
+    #[error("the cgroup {} is gone", directory.display())]
+    Gone { directory: PathBuf },
     #[error("there is no signal {signal}")]
     Signal { signal: i32 },
     #[error("cannot send signal {signal} to process {pid}")]

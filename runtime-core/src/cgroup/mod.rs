@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod hierarchy;
 mod path;
+mod stats;
 mod v1;
 
 use std::os::fd::OwnedFd;
@@ -23,6 +24,10 @@ pub use error::Error;
 use hierarchy::{Host, host};
 pub use hierarchy::{Mode, mode};
 use path::CgroupsPath;
+pub use stats::{
+    Blkio, BlkioEntry, Counter, Cpu, Hugetlb, Io, Keyed, Memory, Pids, Pressure, Rdma, RdmaEntry, Stall, Stats,
+    StatsV1, StatsV2,
+};
 
 /// The cgroups of one container: the same path below every hierarchy. Holds no fd and no lock; it may be shared between
 /// threads.
@@ -47,6 +52,13 @@ pub struct Place {
     pub mount_point: PathBuf,
     /// The container's cgroup, full path.
     pub directory: PathBuf,
+}
+
+/// Tells of processes that the kernel killed for want of memory. Poll [`OomWatch::fd`] for reading, then ask
+/// [`OomWatch::take`].
+#[derive(Debug)]
+pub struct OomWatch {
+    watch: v1::Watch,
 }
 
 impl Cgroup {
@@ -147,18 +159,7 @@ impl Cgroup {
             Driver::V1(v1) => v1.delete(limit),
         }
     }
-}
 
-/// What the container used so far.
-#[derive(Debug, Clone, Default)]
-pub struct Stats {}
-
-/// Tells of processes that the kernel killed for want of memory. Poll [`OomWatch::fd`] for reading, then ask
-/// [`OomWatch::take`].
-#[derive(Debug)]
-pub struct OomWatch {}
-
-impl Cgroup {
     /// Sets limits on a living container, in an order that is safe both up and down. What `resources` does not name stays as
     /// it is, and so do the device rules (as with runc: callers send the whole of `linux.resources` to change one number).
     ///
@@ -192,25 +193,40 @@ impl Cgroup {
         }
     }
 
-    /// What the container used so far.
+    /// What the container used so far; after its end too, until it is deleted.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] after that.
     pub fn stats(&self) -> Result<Stats, Error> {
-        unimplemented!()
+        match &self.driver {
+            Driver::V1(v1) => v1.stats(),
+        }
     }
 
-    /// Arms a watch for OOM kills.
+    /// Arms a watch for OOM kills. Kills before are not counted.
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
-        unimplemented!()
+        match &self.driver {
+            Driver::V1(v1) => v1.watch_oom().map(|watch| OomWatch { watch }),
+        }
     }
 }
 
 impl OomWatch {
-    /// Readable when something may have happened.
+    /// Readable when something may have happened. Non-blocking.
     pub fn fd(&self) -> &OwnedFd {
-        unimplemented!()
+        self.watch.fd()
     }
 
-    /// How many OOM kills there were since the last call (v1: `oom_kill` of memory.oom_control); drains the fd.
+    /// How many OOM kills there were since the last call (v1: `oom_kill` of memory.oom_control); drains the fd. 0 where the
+    /// cgroup has gone. Ask also when a process has ended: a kill for want of memory on the whole host counts here, but makes
+    /// no event.
     pub fn take(&mut self) -> Result<u64, Error> {
-        unimplemented!()
+        self.watch.take()
+    }
+
+    /// Whether an event came that no kill was counted for yet: v1 tells of the lack of memory before it kills, and then no
+    /// more. Ask [`OomWatch::take`] again a few milliseconds later.
+    pub fn pending(&self) -> bool {
+        self.watch.pending()
     }
 }

@@ -5,6 +5,8 @@ mod delete;
 mod freezer;
 mod kill;
 mod limits;
+mod oom;
+mod stats;
 
 use std::os::fd::OwnedFd;
 
@@ -14,6 +16,7 @@ use super::directory::Directory;
 use super::hierarchy::{Hierarchy, Host};
 use super::path::CgroupsPath;
 use super::{Error, Place};
+pub(super) use oom::Watch;
 use std::sync::Arc;
 
 /// A container's cgroups.
