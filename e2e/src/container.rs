@@ -273,3 +273,19 @@ impl<'a> Container<'a> {
         Ok(text.trim_end().to_owned())
     }
 }
+
+/// Where the mapped root of a user namespace finds its files.
+impl<'a> Builder<'a> {
+    /// Puts the container into a user namespace whose ids 0… are the host's 100000…, on a root filesystem of its own.
+    pub async fn rootless_root(mut self, ctx: &Ctx) -> Result<Self> {
+        spec::with_user_namespace(&mut self.spec);
+        let root = ctx.mapped_root().await?;
+        self.rootfs = Some(vec![Mount {
+            r#type: "bind".to_owned(),
+            source: root.display().to_string(),
+            target: String::new(),
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
+        }]);
+        Ok(self)
+    }
+}

@@ -150,6 +150,33 @@ impl Ctx {
         Builder::new(self)
     }
 
+    /// A copy of the image's files that belongs to the host's user 100000 and up, for containers with mapped ids.
+    pub async fn mapped_root(&self) -> Result<PathBuf> {
+        let root = self.directory.join("mapped-root");
+        for directory in ["bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr/data"] {
+            let path = root.join(directory);
+            std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+        }
+        for (from, to) in [(&self.tools.busybox, "bin/busybox"), (&self.tools.probe, "bin/probe")] {
+            std::fs::copy(from, root.join(to)).with_context(|| format!("copy {}", from.display()))?;
+        }
+        for applet in ["sh", "id", "head", "wc", "cat", "true", "echo", "ls", "touch", "stat"] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).context("link an applet")?;
+        }
+        let owner = Some(rustix::fs::Uid::from_raw(100_000));
+        let group = Some(rustix::fs::Gid::from_raw(100_000));
+        for path in ["", "bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr", "usr/data"] {
+            let path = root.join(path);
+            rustix::fs::chown(&path, owner, group).with_context(|| format!("chown {}", path.display()))?;
+        }
+        // Mapped users have to get here.
+        for path in [self.daemon.directory(), &self.directory] {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .with_context(|| format!("chmod {}", path.display()))?;
+        }
+        Ok(root)
+    }
+
     /// Runs a command in a new container and gives back what it wrote and how it ended.
     pub async fn run(&self, args: &[&str]) -> Result<Output> {
         self.container().args(args).output().await
