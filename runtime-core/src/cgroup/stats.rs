@@ -2,7 +2,6 @@
 
 /// What a container used so far, as its host's kind of cgroup counts it.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum Stats {
     /// cgroup v1 and hybrid hosts.
     V1(Box<StatsV1>),
