@@ -37,6 +37,9 @@ pub struct Record {
     /// poststop hooks that are still owed.
     #[serde(default)]
     pub poststop: Vec<crate::plan::Hook>,
+    /// The spec's annotations, where hooks are owed: they are part of what those read.
+    #[serde(default)]
+    pub annotations: Vec<(String, String)>,
 }
 
 /// Why a record cannot be written or read. Each variant names the file.
@@ -234,7 +237,13 @@ mod tests {
             socket: Some("/run/containerd/s/abc".into()),
             init: None,
             cgroup: Some("/k8s/c1".into()),
-            poststop: vec![serde_json::from_str(r#"{"path": "/bin/true", "timeout": 3}"#).unwrap()],
+            poststop: vec![crate::plan::Hook {
+                path: "/bin/true".into(),
+                args: vec![],
+                env: vec![],
+                timeout: 3,
+            }],
+            annotations: vec![("a".into(), "b".into())],
         }
     }
 

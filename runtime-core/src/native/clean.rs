@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Error;
 use crate::cgroup::Cgroup;
+use crate::hooks;
 use crate::record::{ProcessId, Record};
 use crate::sys::process;
 
@@ -60,11 +61,20 @@ fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
     if let Some(path) = &record.cgroup {
         Cgroup::open(path)?.delete(LIMIT)?;
     }
+    // Before the hooks: containerd gives all this five seconds, and a hook may take more.
+    Record::remove(bundle)?;
+    let state = hooks::State {
+        id: &record.id,
+        status: "stopped",
+        pid: 0,
+        bundle,
+        annotations: &record.annotations,
+    };
     for hook in &record.poststop {
         // The container is gone; what a poststop hook says does not change that.
-        let _ = hook;
+        let _ = hooks::run(hook, &state.to_json(), bundle);
     }
-    Ok(Record::remove(bundle)?)
+    Ok(())
 }
 
 fn kill(id: ProcessId) -> Result<(), Error> {

@@ -222,7 +222,14 @@ fn run_hooks(container: &plan::Container, control: &OwnedFd, pid: i32) -> Result
             _ => return Err(Error::Alone),
         }
     }
-    launch::run_hooks(hooks.create_container.iter(), container, "creating", pid).map_err(Error::Hook)
+    launch::run_hooks(
+        hooks.create_container.iter(),
+        container,
+        "creating",
+        pid,
+        &container.bundle,
+    )
+    .map_err(Error::Hook)
 }
 
 /// Forks what the shim asks for, until the shim is gone.

@@ -1,6 +1,7 @@
 //! The two kinds of processes that the holder forks, in their own words: init, and one exec'd beside it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use super::entry::{self, Prepared};
 use super::holder::Inside;
@@ -79,7 +80,8 @@ fn init(
     wire::send(socket, Tag::Ready, &[], &[]).map_err(|_| Error::Alone)?;
     wait_for_go(socket)?;
     let hooks = inside.container.hooks.start_container.iter();
-    launch::run_hooks(hooks, &inside.container, "created", std::process::id() as i32).map_err(Error::Hook)?;
+    let (pid, root) = (std::process::id() as i32, Path::new("/"));
+    launch::run_hooks(hooks, &inside.container, "created", pid, root).map_err(Error::Hook)?;
     Ok(prepared)
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,6 +51,10 @@ pub fn create(exe: &Executable, plan: &Plan, owner: &Owner, stdio: Stdio) -> Res
         init: None,
         cgroup: Some(plan.cgroup.clone()),
         poststop: plan.container.hooks.poststop.clone(),
+        annotations: match plan.container.hooks.poststop.as_slice() {
+            [] => Vec::new(),
+            _ => plan.container.annotations.clone(),
+        },
     };
     record.write(&plan.bundle)?;
     create_recorded(exe, plan, &mut record, stdio).inspect_err(|_| {
@@ -223,6 +227,7 @@ impl Attempt<'_> {
             &self.plan.container,
             "creating",
             pid,
+            &self.plan.bundle,
         )
     }
 
@@ -269,6 +274,7 @@ impl Container {
             &self.container,
             "running",
             self.init,
+            &self.container.bundle,
         )
     }
 
@@ -382,19 +388,26 @@ impl Container {
         self.end_holder()?;
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
         // poststop hooks run whatever else went wrong, and their failure is no reason to keep the container (OCI spec).
-        let stopped = run_hooks(self.container.hooks.poststop.iter(), &self.container, "stopped", 0);
+        let stopped = run_hooks(
+            self.container.hooks.poststop.iter(),
+            &self.container,
+            "stopped",
+            0,
+            &self.container.bundle,
+        );
         removed?;
         Record::remove(&self.container.bundle)?;
         stopped
     }
 }
 
-/// Runs `hooks` one after the other with the container's state on their stdin; the first failure ends it.
+/// Runs `hooks` one after the other, in `cwd`, with the container's state on their stdin; the first failure ends it.
 pub(super) fn run_hooks<'a>(
     hooks: impl Iterator<Item = &'a plan::Hook>,
     container: &plan::Container,
     status: &str,
     pid: i32,
+    cwd: &Path,
 ) -> Result<(), Error> {
     let mut state = None;
     for hook in hooks {
@@ -408,7 +421,7 @@ pub(super) fn run_hooks<'a>(
             }
             .to_json()
         });
-        hooks::run(hook, state, &container.bundle)?;
+        hooks::run(hook, state, cwd)?;
     }
     Ok(())
 }
