@@ -1,6 +1,95 @@
-//! What this host can do, read once: kernel, cgroup mode, namespaces; and the OCI features document that says so.
+//! What this host and this runtime can do.
+
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::plan;
+use crate::sys::process;
 
 /// Oldest version of the OCI runtime spec whose config.json is understood.
 pub const OCI_VERSION_MIN: &str = "1.0.0";
 /// Newest version of which every field is honoured or refused by name.
 pub const OCI_VERSION_MAX: &str = "1.3.0";
+
+/// The OCI features document (runtime-spec, features.md): what a caller may put into config.json. It says nothing of the
+/// host: `cgroup.v1` is true on a host that has v2 alone, just as runc has it.
+///
+/// containerd reads it when its CRI plugin starts: recursive read-only mounts are for runtimes whose `mountOptions` hold
+/// `rro`, pods with user namespaces for those with the namespace `user` and `mountExtensions.idmap`.
+pub fn features() -> Value {
+    let mut mount_options: Vec<String> = plan::known_mount_options().collect();
+    mount_options.sort_unstable();
+    json!({
+        "ociVersionMin": OCI_VERSION_MIN,
+        "ociVersionMax": OCI_VERSION_MAX,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": mount_options,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": plan::CAPABILITY_NAMES.as_slice(),
+            "cgroup": {"v1": true, "v2": false, "systemd": false, "systemdUser": false, "rdma": true},
+            "seccomp": {"enabled": false},
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
+            "memoryPolicy": {"modes": [], "flags": []},
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": false},
+        },
+        "annotations": {"org.nucleus.version": env!("CARGO_PKG_VERSION")},
+    })
+}
+
+/// Capabilities that this process can hand on, one bit each: what it has, within its bounding set (capabilities(7)). Read
+/// once: a shim does not gain any later.
+pub fn capabilities() -> u64 {
+    static CAPABILITIES: OnceLock<u64> = OnceLock::new();
+    *CAPABILITIES.get_or_init(|| {
+        // capget(2) of oneself does not fail. If it did, the kernel would still refuse what cannot be had, less clearly.
+        let permitted = process::capabilities().map_or(u64::MAX, |sets| sets.permitted);
+        let known = 0..plan::CAPABILITY_NAMES.len() as u32;
+        let bounding = known
+            .filter(|&number| process::in_bounding(number))
+            .fold(0, |set, number| set | 1 << number);
+        permitted & bounding
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_features_are_what_containerd_looks_for() {
+        let features = features();
+        // oci-spec's own type reads it.
+        serde_json::from_value::<oci_spec::runtime::Features>(features.clone()).unwrap();
+        let options: Vec<&str> = features["mountOptions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        assert!(options.contains(&"rro") && options.contains(&"ridmap"));
+        assert!(options.is_sorted());
+        assert!(
+            features["linux"]["namespaces"]
+                .as_array()
+                .unwrap()
+                .contains(&"user".into())
+        );
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+        assert_eq!(features["linux"]["seccomp"]["enabled"], false);
+    }
+
+    #[test]
+    fn the_capabilities_are_those_that_proc_shows() {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let set = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!(capabilities(), set("CapPrm:") & set("CapBnd:"));
+    }
+}

@@ -73,7 +73,7 @@ fn info(options: &[u8]) -> Result<RuntimeInfo, Error> {
 }
 
 fn features() -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(&serde_json::json!({"ociVersionMin": "1.0.0"})).map_err(Error::Features)
+    serde_json::to_vec(&runtime_core::host::features()).map_err(Error::Features)
 }
 
 /// Prints the version as containerd's own shims do for `-v`.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use runtime_core::bundle::Bundle;
 use runtime_core::cgroup::OomWatch;
+use runtime_core::host;
 use runtime_core::native::{self, Launched, Stdio};
 use runtime_core::plan::{self, Plan, RootfsMount};
 use tokio::sync::watch;
@@ -57,6 +58,7 @@ impl Container {
                 rootfs,
                 no_new_keyring: options.no_new_keyring,
                 systemd_cgroup: options.systemd_cgroup,
+                host_capabilities: host::capabilities(),
                 ..plan::Request::default()
             };
             shim.blocking(move || build(&shim_, &id, &bundle, &request, stdio))
