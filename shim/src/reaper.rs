@@ -1,24 +1,63 @@
 //! Reaping what others left behind.
 //!
 //! The shim is a subreaper: without a PID namespace of its own a container's orphans become the shim's children. Its own
-//! processes are not seen here, as they were made with no exit signal, which hides them from waitid(2) without `__WALL`; an
-//! orphan gets SIGCHLD when it changes its parent (`reparent_leader` in kernel/exit.c). What runs on the shim's behalf for a
-//! moment (hooks) has SIGCHLD as well: so nothing is reaped while anything is in flight.
+//! children are waited for by those who made them, by pidfd: they are registered here, and left alone. What runs on the
+//! shim's behalf only for a moment (a hook, a process that is just being made) cannot be registered in time: so nothing is
+//! reaped while anything is in flight.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::process::{WaitId, WaitIdOptions};
+use runtime_core::sys::process::ended_child;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::shim::Shim;
 
+/// How long after its end a child of ours may not have been reaped yet.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How often its owner gets a turn before that: the event loop hears of a child by pidfd and by signal at the same time.
+const TURNS: usize = 3;
+
+static CHILDREN: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
+
+/// A child of ours that somebody waits for, until this is dropped.
+#[derive(Debug)]
+pub struct Child(i32);
+
+impl Child {
+    /// Has the reaper leave `pid` alone.
+    pub fn register(pid: i32) -> Self {
+        children().get_or_insert_default().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if let Some(children) = children().as_mut() {
+            children.remove(&self.0);
+        }
+    }
+}
+
+fn children() -> MutexGuard<'static, Option<HashSet<i32>>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_known(pid: i32) -> bool {
+    children().as_ref().is_some_and(|children| children.contains(&pid))
+}
+
 /// Makes this process the parent of its descendants' orphans.
-pub fn become_subreaper() -> std::io::Result<()> {
+pub fn become_subreaper() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into)
 }
 
 /// SIGCHLD from now on.
-pub fn child_ended() -> std::io::Result<Signal> {
+pub fn child_ended() -> io::Result<Signal> {
     signal(SignalKind::child())
 }
 
@@ -26,10 +65,49 @@ pub fn child_ended() -> std::io::Result<Signal> {
 pub async fn run(shim: Arc<Shim>, mut child_ended: Signal) {
     let mut in_flight = shim.in_flight();
     while child_ended.recv().await.is_some() {
-        // The sender is part of the shim that we hold.
-        let _ = in_flight.wait_for(|count| *count == 0).await;
-        // No await between here and the last of them: nothing can be launched meanwhile.
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        while let Ok(Some(_orphan)) = rustix::process::waitid(WaitId::All, options) {}
+        let mut turns = 0;
+        loop {
+            // The sender is part of the shim that we hold. No await between here and reaping: nothing can be made meanwhile.
+            let _ = in_flight.wait_for(|count| *count == 0).await;
+            match ended_child().unwrap_or_else(|error| {
+                log::warn!("look for orphans: {error}");
+                None
+            }) {
+                None => break,
+                Some(pid) if !is_known(pid) => reap(pid),
+                // A holder that ended before its container: its owner would wait for it only on delete.
+                Some(pid) if shim.end_holder(pid) => {}
+                // It hides all that ended after it.
+                Some(_) if turns < TURNS => {
+                    turns += 1;
+                    tokio::task::yield_now().await;
+                }
+                Some(_) => tokio::time::sleep(PATIENCE).await,
+            }
+        }
+    }
+}
+
+fn reap(pid: i32) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let reaped = Pid::from_raw(pid).map(|pid| rustix::process::waitid(WaitId::Pid(pid), options));
+    if let Some(Err(error)) = reaped {
+        log::debug!("reap orphan {pid}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_known_until_its_registration_is_dropped() {
+        // No process has this pid: the kernel's limit is 2^22.
+        let pid = i32::MAX - 1;
+        assert!(!is_known(pid));
+        let child = Child::register(pid);
+        assert!(is_known(pid));
+        drop(child);
+        assert!(!is_known(pid));
     }
 }

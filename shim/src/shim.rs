@@ -104,6 +104,8 @@ impl Shim {
     /// hook for one, must not be taken for one.
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let work = InFlight::new(self.blocking.clone()).around(work);
+        // Counted on this thread too, until the caller has its turn and registers what was made.
+        let _counted = InFlight::new(self.blocking.clone());
         tokio::task::spawn_blocking(work).await.map_err(|_| Error::Panicked)
     }
 
@@ -142,6 +144,16 @@ impl Shim {
         let mut inner = self.inner();
         inner.containers.remove(id);
         self.count(&inner);
+    }
+
+    /// Reaps the holder that has `pid`, if one has: it ended before its container.
+    pub fn end_holder(&self, pid: i32) -> bool {
+        let inner = self.inner();
+        let containers = inner.containers.values().filter_map(|slot| match slot {
+            Slot::Created(container) => Some(container),
+            Slot::Reserved => None,
+        });
+        containers.into_iter().any(|container| container.end_holder(pid))
     }
 
     /// Ends the shim unless it has containers; whether it does. From here on a `start` makes a new socket, and no container
@@ -270,7 +282,7 @@ mod tests {
             let shim = Arc::clone(&shim);
             tokio::spawn(async move { shim.blocking(move || wait.recv()).await })
         };
-        in_flight.wait_for(|count| *count == 1).await.unwrap();
+        in_flight.wait_for(|count| *count == 2).await.unwrap();
         // The one who asked goes away: the work goes on, and so does its count.
         asking.abort();
         assert!(asking.await.unwrap_err().is_cancelled());

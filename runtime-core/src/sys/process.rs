@@ -50,6 +50,21 @@ fn wait(pidfd: impl AsFd, flags: libc::c_int) -> io::Result<Option<Ended>> {
     })
 }
 
+/// The pid of some child that has ended, which stays a zombie. ECHILD is no error: there is no child at all.
+pub fn ended_child() -> io::Result<Option<i32>> {
+    // SAFETY: siginfo_t is plain data for which all zeroes is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: the kernel writes the live siginfo_t.
+    match super::check(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) }.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+        result => result?,
+    };
+    // SAFETY: waitid(2) fills the field for SIGCHLD, and leaves the zeroes where no child has ended.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid != 0).then_some(pid))
+}
+
 /// pidfd_send_signal(2).
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: a live fd; a null siginfo is kill(2)'s.

@@ -14,6 +14,7 @@ use super::lifecycle::State;
 use super::process::{Process, Streams, reap};
 use super::{Container, Error, Inner, exit, oom};
 use crate::io::{self, Io};
+use crate::reaper::Child;
 use crate::service::errors::chain;
 use crate::service::options::Options;
 use crate::shim::Shim;
@@ -70,16 +71,17 @@ impl Container {
             plan,
             oom,
         } = created;
-        let native = Arc::new(native);
+        let holder = Child::register(native.holder_pid());
+        let (native, init) = (Arc::new(native), Arc::new(launched.process));
+        let child = Child::register(init.pid());
         if let Some(master) = launched.console
             && let Err(source) = io.attach_console(master)
         {
             // Nobody was told of it: it has to go again.
-            let init = Arc::new(launched.process);
             if let Err(error) = init.signal(libc::SIGKILL) {
                 log::error!("kill container {id}: {}", chain(&error));
             }
-            reap(init).await;
+            reap(init, child).await;
             let deleted = shim.blocking(move || native.delete()).await?;
             if let Err(error) = deleted {
                 log::error!("delete container {id}: {}", chain(&error));
@@ -103,11 +105,12 @@ impl Container {
             shim,
             native,
             io_owner,
+            holder: Mutex::new(Some(holder)),
         });
-        container.init.launched(Arc::new(launched.process), io);
+        container.init.launched(Arc::clone(&init), io);
         announce(&container);
         oom::watch(&container, oom);
-        tokio::spawn(exit::follow_init(Arc::clone(&container)));
+        tokio::spawn(exit::follow_init(Arc::clone(&container), init, child));
         Ok(container)
     }
 }

@@ -37,6 +37,7 @@ impl Container {
             .blocking(move || native.delete())
             .await?
             .map_err(|source| self.failed(source))?;
+        self.forget_holder();
         let execs = {
             let mut inner = self.inner();
             inner.deleted = true;

@@ -12,6 +12,7 @@ use super::lifecycle::{ExecState, Operation};
 use super::process::{Outcome, Process, Streams};
 use super::{Container, Error, create, exit};
 use crate::io::Io;
+use crate::reaper::Child;
 
 /// An exec'd process, from before it is started until it is deleted.
 #[derive(Debug)]
@@ -157,9 +158,11 @@ impl Container {
             id: self.id.clone(),
             source,
         })?;
+        let child = Child::register(process.pid());
+        let process = Arc::new(process);
         let attached = console.map_or(Ok(()), |master| io.attach_console(master));
-        exec.process.launched(Arc::new(process), io);
-        tokio::spawn(exit::follow_exec(Arc::clone(self), Arc::clone(exec)));
+        exec.process.launched(Arc::clone(&process), io);
+        tokio::spawn(exit::follow_exec(Arc::clone(self), Arc::clone(exec), process, child));
         if let Err(error) = attached {
             // It runs, only nobody sees what it writes: its client finds out by the end of its stream.
             log::error!(

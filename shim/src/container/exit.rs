@@ -9,10 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::topics;
+use runtime_core::native;
 
 use super::process::{Outcome, reap};
 use super::{Container, Exec};
 use crate::container::lifecycle::{ExecState, State};
+use crate::reaper::Child;
 use crate::timestamp;
 
 /// What containerd reports for an exit of which nothing is known.
@@ -54,11 +56,8 @@ impl Exit {
 }
 
 /// Follows init to its end.
-pub async fn follow_init(container: Arc<Container>) {
-    let Some(native) = container.init.native().cloned() else {
-        return;
-    };
-    let exit = reap(native).await;
+pub async fn follow_init(container: Arc<Container>, init: Arc<native::Process>, child: Child) {
+    let exit = reap(init, child).await;
     let was = container.init_reaped();
     if matches!(was, State::Paused | State::Pausing) {
         container.cgroup_step("thaw", |cgroup| cgroup.thaw()).await;
@@ -82,11 +81,8 @@ pub async fn follow_init(container: Arc<Container>) {
 }
 
 /// Follows an exec'd process to its end.
-pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>) {
-    let Some(native) = exec.process.native().cloned() else {
-        return;
-    };
-    let exit = reap(native).await;
+pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>, process: Arc<native::Process>, child: Child) {
+    let exit = reap(process, child).await;
     let _starting = exec.process.hold_exit().await;
     exec.set_state(ExecState::Stopped);
     exec.process.set_outcome(Outcome::Exited(exit));

@@ -32,6 +32,7 @@ pub use exec::{Exec, ExecRequest};
 pub use process::{Outcome, Process, Streams};
 pub use signal::Target;
 
+use crate::reaper::Child;
 use crate::shim::Shim;
 use lifecycle::{ExecState, Operation, State};
 
@@ -45,6 +46,8 @@ pub struct Container {
     pub init: Process,
     shim: Arc<Shim>,
     native: Arc<native::Container>,
+    /// Until the holder was reaped.
+    holder: Mutex<Option<Child>>,
     plan: Arc<Plan>,
     io_owner: (u32, u32),
     inner: Mutex<Inner>,
@@ -139,6 +142,30 @@ impl Container {
             id: self.id.clone(),
             source,
         })
+    }
+
+    /// Reaps the holder if it has `pid` and has ended. Whether it has.
+    pub fn end_holder(&self, pid: i32) -> bool {
+        if self.native.holder_pid() != pid || self.holder().is_none() {
+            return false;
+        }
+        if let Err(error) = self.native.end_holder() {
+            log::warn!(
+                "reap the holder of container {}: {}",
+                self.id,
+                crate::service::errors::chain(&error)
+            );
+        }
+        self.forget_holder();
+        true
+    }
+
+    fn forget_holder(&self) {
+        self.holder().take();
+    }
+
+    fn holder(&self) -> MutexGuard<'_, Option<Child>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn until_no_exec_runs(&self) {

@@ -10,6 +10,7 @@ use tokio::sync::MutexGuard;
 use super::exit::{Exit, UNKNOWN_STATUS};
 use crate::io::watch::watch;
 use crate::io::{self, Io};
+use crate::reaper::Child;
 
 /// Where a process's streams are, as containerd named them.
 #[derive(Debug, Clone, Default)]
@@ -138,9 +139,11 @@ impl Process {
 ///
 /// At once and not only when somebody wants to know: a PID namespace's init does not end for us before every process that
 /// was exec'd beside it has been reaped.
-pub async fn reap(process: Arc<native::Process>) -> Exit {
+pub async fn reap(process: Arc<native::Process>, child: Child) -> Exit {
     let pid = process.pid();
-    let status = match ended(process).await {
+    let ended = ended(process).await;
+    drop(child);
+    let status = match ended {
         Ok(status) => status.code(),
         Err(error) => {
             log::error!("wait for process {pid}: {}", crate::service::errors::chain(&error));
