@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskOOM;
 use containerd_shim_protos::topics;
@@ -12,6 +13,21 @@ use tokio::task::JoinHandle;
 
 use super::Container;
 use crate::service::errors::chain;
+
+/// How often and how far apart a kill is looked for that was announced; what ends later is seen when init ends.
+const LOOKS: usize = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// When to look next.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// At the next event.
+    Wait,
+    /// Soon.
+    Again,
+    /// Never.
+    Over,
+}
 
 /// A watch and the task that waits for it.
 #[derive(Debug)]
@@ -47,32 +63,46 @@ pub fn watch(container: &Arc<Container>, watch: Option<OomWatch>) {
 async fn follow(fd: AsyncFd<OwnedFd>, container: Weak<Container>) {
     while let Ok(mut ready) = fd.readable().await {
         ready.clear_ready();
-        if !container.upgrade().is_some_and(|container| container.check_oom()) {
+        let mut look = container
+            .upgrade()
+            .map_or(Look::Over, |container| container.check_oom());
+        // cgroup v1 tells of the lack of memory before it kills, and says nothing when it has.
+        for _ in 0..LOOKS {
+            if look != Look::Again {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            look = container
+                .upgrade()
+                .map_or(Look::Over, |container| container.check_oom());
+        }
+        if look == Look::Over {
             return;
         }
     }
 }
 
 impl Container {
-    /// Publishes what happened since the last look. Whether there will be another one.
-    fn check_oom(&self) -> bool {
+    /// Publishes what happened since the last look.
+    fn check_oom(&self) -> Look {
         let mut watching = self.oom();
         let Some(watching) = watching.as_mut() else {
-            return false;
+            return Look::Over;
         };
         match watching.watch.take() {
-            Ok(0) => true,
+            Ok(0) if watching.watch.pending() => Look::Again,
+            Ok(0) => Look::Wait,
             Ok(_kills) => {
                 let event = TaskOOM {
                     container_id: self.id.clone(),
                     ..TaskOOM::new()
                 };
                 self.shim.publisher.publish(topics::TASK_OOM_EVENT_TOPIC, event);
-                true
+                Look::Wait
             }
             Err(error) => {
                 log::warn!("watch container {} for OOM: {}", self.id, chain(&error));
-                false
+                Look::Over
             }
         }
     }
