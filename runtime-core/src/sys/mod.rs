@@ -6,6 +6,7 @@ pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod process;
+pub mod program;
 pub mod signal;
 pub mod spawn;
 pub mod user_namespace;

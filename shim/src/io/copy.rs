@@ -1,4 +1,7 @@
 //! Moving bytes between a process's pipes or console and where they go, without a thread or a buffer while nothing moves.
+//!
+//! tokio never forgets that it saw the other side closed. Here a FIFO or terminal may be opened once more after that: to
+//! wait for readiness then would be to spin. So a closed side that is not ready is the end.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,12 +57,18 @@ pub(super) async fn splice(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) -> io
             Err(Errno::AGAIN) => {
                 let mut readable = from.readable().await?;
                 if !fifo::is_ready(from.get_ref().as_fd(), PollFlags::IN)? {
+                    if readable.ready().is_read_closed() {
+                        return Ok(());
+                    }
                     readable.clear_ready();
                     from.readable().await?.retain_ready();
                     continue;
                 }
                 let mut writable = to.writable().await?;
                 if !fifo::is_ready(to.get_ref().as_fd(), PollFlags::OUT)? {
+                    if writable.ready().is_write_closed() {
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
                     writable.clear_ready();
                     to.writable().await?.retain_ready();
                 }
@@ -123,6 +132,7 @@ async fn read(from: &AsyncFd<OwnedFd>) -> io::Result<Option<Vec<u8>>> {
             // EIO is how a pseudo terminal's master learns that its slave is closed (tty(4), pty(7)).
             Ok(0) | Err(Errno::IO) => return Ok(None),
             Ok(_) => return Ok(Some(chunk)),
+            Err(Errno::AGAIN) if guard.ready().is_read_closed() => return Ok(None),
             Err(Errno::AGAIN) => guard.clear_ready(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -135,6 +145,7 @@ async fn write_all(to: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
         let mut guard = to.writable().await?;
         match rustix::io::write(to.get_ref(), bytes) {
             Ok(count) => bytes = &bytes[count..],
+            Err(Errno::AGAIN) if guard.ready().is_write_closed() => return Err(io::ErrorKind::BrokenPipe.into()),
             Err(Errno::AGAIN) => guard.clear_ready(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),

@@ -86,30 +86,31 @@ impl Input {
 #[derive(Debug)]
 pub(super) struct Output {
     fifo: Fifo,
-    writer: AsyncFd<OwnedFd>,
-    /// Our own reader: without it, a containerd that restarts breaks the pipe.
-    keeper: Option<OwnedFd>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No client yet. One is let in at once by our writer. The event loop does not see it: it would note for ever that the
+    /// pipe has no reader.
+    Alone(OwnedFd),
+    /// Our own reader beside the writer: without it, a containerd that restarts breaks the pipe.
+    Held { writer: AsyncFd<OwnedFd>, _keeper: OwnedFd },
 }
 
 impl Output {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let fifo = Fifo::find(path)?;
-        let (writer, keeper) = match fifo.open(OFlags::WRONLY) {
-            Ok(writer) => (
-                writer,
-                Some(fifo.open(OFlags::RDONLY).map_err(|errno| fifo.failed(errno))?),
-            ),
-            // No client there yet. One is let in at once by our writer, whose making takes a reader for a moment.
+        let state = match fifo.open(OFlags::WRONLY) {
+            Ok(writer) => hold(&fifo, writer).map_err(|error| fifo.failed(error))?,
             Err(Errno::NXIO) => {
-                let reader = fifo.open(OFlags::RDONLY).map_err(|errno| fifo.failed(errno))?;
-                let writer = fifo.open(OFlags::WRONLY).map_err(|errno| fifo.failed(errno))?;
-                drop(reader);
-                (writer, None)
+                // A writer can only be made while there is a reader.
+                let _reader = fifo.open(OFlags::RDONLY).map_err(|errno| fifo.failed(errno))?;
+                State::Alone(fifo.open(OFlags::WRONLY).map_err(|errno| fifo.failed(errno))?)
             }
             Err(errno) => return Err(fifo.failed(errno)),
         };
-        let writer = watch(writer, Interest::WRITABLE).map_err(|error| fifo.failed(error))?;
-        Ok(Self { fifo, writer, keeper })
+        Ok(Self { fifo, state })
     }
 
     /// Waits until a client has the FIFO open, then holds both its ends, so that the client may go and come again.
@@ -117,26 +118,48 @@ impl Output {
     /// A process may write and end, and we close the FIFO, before a client's thread gets to open it: what is in a FIFO is
     /// lost with its last opener, and the client would wait for a writer for ever. The runc shim waits here too, in Create.
     pub async fn ready(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
-        if self.keeper.is_none() {
-            if !has_reader(self.writer.get_ref()) {
-                let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-                add_watch(&inotify, self.fifo.proc_path(), WatchFlags::OPEN)?;
-                let opened = watch(inotify, Interest::READABLE)?;
-                // Looked at again after the watch was set: nobody slips in between.
-                while !has_reader(self.writer.get_ref()) {
-                    let mut guard = opened.readable().await?;
-                    let mut events = [MaybeUninit::<u8>::uninit(); 512];
-                    match rustix::io::read(opened.get_ref(), &mut events) {
-                        Err(Errno::AGAIN) => guard.clear_ready(),
-                        Err(errno) => return Err(errno.into()),
-                        Ok(_) => {}
-                    }
-                }
+        while let State::Alone(writer) = &self.state {
+            self.reader_comes(writer).await?;
+            match self.fifo.open(OFlags::WRONLY) {
+                Ok(writer) => self.state = hold(&self.fifo, writer)?,
+                // It has gone again.
+                Err(Errno::NXIO) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            self.keeper = Some(self.fifo.open(OFlags::RDONLY)?);
         }
-        Ok(&self.writer)
+        match &self.state {
+            State::Held { writer, .. } => Ok(writer),
+            State::Alone(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
+
+    async fn reader_comes(&self, writer: &OwnedFd) -> io::Result<()> {
+        if has_reader(writer) {
+            return Ok(());
+        }
+        let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        add_watch(&inotify, self.fifo.proc_path(), WatchFlags::OPEN)?;
+        let opened = watch(inotify, Interest::READABLE)?;
+        // Looked at again after the watch was set: nobody slips in between.
+        while !has_reader(writer) {
+            let mut guard = opened.readable().await?;
+            let mut events = [MaybeUninit::<u8>::uninit(); 512];
+            match rustix::io::read(opened.get_ref(), &mut events) {
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hold(fifo: &Fifo, writer: OwnedFd) -> io::Result<State> {
+    let keeper = fifo.open(OFlags::RDONLY)?;
+    Ok(State::Held {
+        writer: watch(writer, Interest::WRITABLE)?,
+        _keeper: keeper,
+    })
 }
 
 /// Whether anybody reads from the pipe (poll(2): POLLERR for a writer without a reader).

@@ -12,6 +12,7 @@ mod copy;
 mod error;
 mod fifo;
 mod file;
+mod logger;
 mod uri;
 pub(crate) mod watch;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime_core::native::Stdio;
-use rustix::fs::{Gid, OFlags, Uid};
+use rustix::fs::{Gid, Uid};
 use rustix::pipe::PipeFlags;
 use rustix::termios::Winsize;
 use tokio::io::Interest;
@@ -30,9 +31,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use error::Error;
+#[allow(unused_imports, reason = "asked by whoever reaps orphans")]
+pub use logger::known_child;
 
 use copy::Sink;
-use uri::Target;
+use logger::Logger;
+use uri::{Binary, Target};
 
 /// What containerd wants a process's streams to be (CreateTaskRequest, ExecProcessRequest).
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +71,8 @@ pub struct Io {
     /// Streams of a process with a terminal, until its console is attached.
     waiting: Option<Waiting>,
     console: Option<Console>,
+    /// The program that gets the output.
+    logger: Option<Logger>,
 }
 
 #[derive(Debug)]
@@ -126,21 +132,43 @@ impl Io {
             io.stdin_keeper = Some(input.keeper);
             input.reader
         });
-        let stdout = io.sink(Target::parse(spec.stdout)?)?;
         if spec.terminal {
+            let stdout = match Target::parse(spec.stdout)? {
+                Target::Binary(binary) => {
+                    // A console has one output: the program finds the end of its other input at once.
+                    let (logger, stdout, _) = start_logger(binary, &spec).await?;
+                    io.logger = Some(logger);
+                    Some(Sink::Pipe(watched("stdout", stdout, Interest::WRITABLE)?))
+                }
+                target => sink("stdout", spec.stdout, target)?,
+            };
             io.waiting = Some(Waiting { stdin, stdout });
             return Ok((io, stdio));
         }
-        let stderr = io.sink(Target::parse(spec.stderr)?)?;
+        match Target::parse(spec.stdout)? {
+            Target::Binary(binary) => {
+                if !spec.stderr.is_empty() && spec.stderr != spec.stdout {
+                    return Err(unfit("stderr", spec.stderr, "stdout's logging program gets both"));
+                }
+                let (logger, stdout, stderr) = start_logger(binary, &spec).await?;
+                io.logger = Some(logger);
+                stdio.stdout = Some(stdout);
+                stdio.stderr = Some(stderr);
+            }
+            stdout => {
+                let stdout = sink("stdout", spec.stdout, stdout)?;
+                let stderr = sink("stderr", spec.stderr, Target::parse(spec.stderr)?)?;
+                stdio.stdout = io.copy_output("stdout", stdout, &spec)?;
+                stdio.stderr = io.copy_output("stderr", stderr, &spec)?;
+            }
+        }
         if let Some(from) = stdin {
             let (theirs, ours) = pipe("stdin", &spec)?;
-            let to = nonblocking("stdin", ours, Interest::WRITABLE)?;
+            let to = watched("stdin", ours, Interest::WRITABLE)?;
             stdio.stdin = Some(theirs);
             io.input
                 .push(Copy::start("stdin", async move { copy::splice(&from, &to).await }));
         }
-        stdio.stdout = io.copy_output("stdout", stdout, &spec)?;
-        stdio.stderr = io.copy_output("stderr", stderr, &spec)?;
         Ok((io, stdio))
     }
 
@@ -152,7 +180,7 @@ impl Io {
         let Some(waiting) = self.waiting.take() else {
             return Ok(());
         };
-        let master = Arc::new(nonblocking("console", master, Interest::READABLE | Interest::WRITABLE)?);
+        let master = Arc::new(watched("console", master, Interest::READABLE | Interest::WRITABLE)?);
         let ended = Arc::new(Notify::new());
         if let Some(from) = waiting.stdin {
             self.input
@@ -213,22 +241,11 @@ impl Io {
         for copy in self.input.drain(..) {
             copy.end().await;
         }
-        *self = Self::default();
-    }
-
-    fn sink(&mut self, target: Target) -> Result<Option<Sink>, Error> {
-        Ok(match target {
-            Target::Null => None,
-            Target::Fifo(path) => Some(Sink::Fifo(fifo::Output::open(&path)?)),
-            Target::File(path) => Some(Sink::File(Arc::new(file::open(&path)?))),
-            Target::Binary(binary) => {
-                return Err(Error::Logger {
-                    operation: "start",
-                    program: binary.path,
-                    source: std::io::ErrorKind::Unsupported.into(),
-                });
-            }
-        })
+        // Whatever is still open here is closed before the program is waited for: it reads to the end.
+        let logger = std::mem::take(self).logger;
+        if let Some(logger) = logger {
+            logger.end().await;
+        }
     }
 
     fn copy_output(
@@ -239,7 +256,7 @@ impl Io {
     ) -> Result<Option<OwnedFd>, Error> {
         let Some(to) = to else { return Ok(None) };
         let (ours, theirs) = pipe(stream, spec)?;
-        let from = nonblocking(stream, ours, Interest::READABLE)?;
+        let from = watched(stream, ours, Interest::READABLE)?;
         self.output.push(Copy::start(stream, copy::output(from, to)));
         Ok(Some(theirs))
     }
@@ -262,19 +279,35 @@ fn pipe(stream: &'static str, spec: &Spec<'_>) -> Result<(OwnedFd, OwnedFd), Err
     Ok((reader, writer))
 }
 
-/// Our end of a pipe, watched. O_NONBLOCK belongs to the open file description: the process's end is another one.
-fn nonblocking(stream: &'static str, fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, Error> {
-    let failed = |operation| {
-        move |source| Error::Pipe {
-            operation,
-            stream,
-            source,
+fn watched(stream: &'static str, fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>, Error> {
+    watch::watch(fd, interest).map_err(|source| Error::Pipe {
+        operation: "watch the pipe or console",
+        stream,
+        source,
+    })
+}
+
+fn sink(stream: &'static str, uri: &str, target: Target) -> Result<Option<Sink>, Error> {
+    Ok(match target {
+        Target::Null => None,
+        Target::Fifo(path) => Some(Sink::Fifo(fifo::Output::open(&path)?)),
+        Target::File(path) => Some(Sink::File(Arc::new(file::open(&path)?))),
+        Target::Binary(_) => {
+            return Err(unfit(
+                stream,
+                uri,
+                "a logging program is named by stdout, and gets both",
+            ));
         }
-    };
-    let flags = rustix::fs::fcntl_getfl(&fd).map_err(|errno| failed("read the flags")(errno.into()))?;
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)
-        .map_err(|errno| failed("make non-blocking the end")(errno.into()))?;
-    watch::watch(fd, interest).map_err(failed("watch the end"))
+    })
+}
+
+/// Starts a logging program: itself, and the ends for a process's stdout and stderr.
+async fn start_logger(binary: Binary, spec: &Spec<'_>) -> Result<(Logger, OwnedFd, OwnedFd), Error> {
+    let (out_reader, out) = pipe("stdout", spec)?;
+    let (err_reader, err) = pipe("stderr", spec)?;
+    let logger = Logger::start(binary, spec.id, spec.namespace, out_reader, err_reader).await?;
+    Ok((logger, out, err))
 }
 
 fn unfit(stream: &'static str, uri: &str, reason: &'static str) -> Error {
@@ -284,3 +317,6 @@ fn unfit(stream: &'static str, uri: &str, reason: &'static str) -> Error {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests;
