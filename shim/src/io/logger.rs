@@ -5,7 +5,6 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime_core::sys::program::start_program;
@@ -28,19 +27,10 @@ const END: Duration = Duration::from_secs(1);
 /// How long a program may take after SIGTERM until it is killed: the runc shim's time.
 const TERMINATE: Duration = Duration::from_secs(12);
 
-/// Pids of logging programs: children of ours that their [`Logger`] reaps.
-static CHILDREN: Mutex<Vec<i32>> = Mutex::new(Vec::new());
-
-/// Whether `pid` is a child that this module waits for. Whoever reaps orphans must leave it alone.
-pub fn known_child(pid: i32) -> bool {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).contains(&pid)
-}
-
 /// A logging program that runs. Dropped without [`Logger::end`], it is killed.
 #[derive(Debug)]
 pub(super) struct Logger {
     program: PathBuf,
-    pid: i32,
     pidfd: AsyncFd<OwnedFd>,
 }
 
@@ -98,12 +88,10 @@ impl Logger {
         let namespace = CString::new(format!("CONTAINER_NAMESPACE={namespace}"))?;
         let null = null.as_fd();
         let fds = [null, null, null, stdout.as_fd(), stderr.as_fd(), ready.as_fd()];
-        let (pid, pidfd) = start_program(&path, &argv, &[&id, &namespace], &fds)?;
-        CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
-        let pidfd = watch(pidfd, Interest::READABLE).inspect_err(|_| forget(pid))?;
+        let (_, pidfd) = start_program(&path, &argv, &[&id, &namespace], &fds)?;
+        let pidfd = watch(pidfd, Interest::READABLE)?;
         Ok(Self {
             program: binary.path.clone(),
-            pid,
             pidfd,
         })
     }
@@ -141,24 +129,13 @@ impl Logger {
 impl Drop for Logger {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        // Reaped here if it has ended. If not, it becomes an orphan like any other before it can: its end will be seen by
-        // whoever reaps orphans.
-        let reaped = waitid(
-            WaitId::PidFd(self.pidfd.get_ref().as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
-        if let Err(errno) = reaped {
-            log::warn!("reap logging program {:?}: {errno}", self.program);
+        // Whoever reaps orphans may have been faster, or will do it when it has ended: a pidfd does not mind.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options) {
+            Ok(_) | Err(Errno::CHILD) => {}
+            Err(errno) => log::warn!("reap logging program {:?}: {errno}", self.program),
         }
-        forget(self.pid);
     }
-}
-
-fn forget(pid: i32) {
-    CHILDREN
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .retain(|known| *known != pid);
 }
 
 /// Whether a byte came before the end.

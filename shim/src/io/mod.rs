@@ -31,8 +31,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use error::Error;
-#[allow(unused_imports, reason = "asked by whoever reaps orphans")]
-pub use logger::known_child;
 
 use copy::Sink;
 use logger::Logger;

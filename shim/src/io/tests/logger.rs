@@ -39,15 +39,14 @@ async fn a_program_gets_both_streams_its_arguments_and_two_variables() {
 }
 
 #[tokio::test]
-async fn a_program_is_known_while_it_runs_and_reaped_when_drained() {
+async fn a_program_is_reaped_when_drained() {
     let client = Client::new();
     let uri = program(&client, "echo $$ >pid; exec 5>&-; exec cat <&3 >/dev/null");
     let (mut io, stdio) = Io::open(both(&uri)).await.unwrap();
     let pid: i32 = text(client.path("pid")).trim().parse().unwrap();
-    assert!(known_child(pid));
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
     drop(stdio);
     io.drain(LONG).await;
-    assert!(!known_child(pid));
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
 
