@@ -75,6 +75,8 @@ pub enum Error {
     },
     #[error("the cgroup {} is gone", directory.display())]
     Gone { directory: PathBuf },
+    #[error("we are in cgroup {} ourselves: it is no container's", directory.display())]
+    Ourselves { directory: PathBuf },
     #[error("there is no signal {signal}")]
     Signal { signal: i32 },
     #[error("cannot send signal {signal} to process {pid}")]

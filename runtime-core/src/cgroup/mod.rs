@@ -12,6 +12,8 @@ mod error;
 mod hierarchy;
 mod path;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod v1;
 
 use std::os::fd::OwnedFd;
@@ -96,6 +98,17 @@ impl Cgroup {
         }
     }
 
+    /// Whether [`Cgroup::create`] would find the cgroup in use; one look at one hierarchy. For whoever writes down that the
+    /// cgroup is a container's own before it is made: what is cleaned up by such a note must not be somebody else's.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub fn check_free(&self) -> Result<(), Error> {
+        match &self.driver {
+            Driver::V1(v1) => v1.check_free(),
+        }
+    }
+
     /// Where the container is, one entry a hierarchy; the unified one comes last.
     pub fn places(&self) -> Vec<Place> {
         match &self.driver {
@@ -142,7 +155,8 @@ impl Cgroup {
     /// not. Never signals a process that is not in the cgroup.
     ///
     /// # Errors
-    /// [`Error::Survivors`] where processes are left ten seconds after SIGKILL; [`Error::Signal`] for a number that is none.
+    /// [`Error::Survivors`] where processes are left ten seconds after SIGKILL; [`Error::Signal`] for a number that is none;
+    /// [`Error::Ourselves`], with nothing signalled, where this process is in the cgroup.
     pub fn kill(&self, signal: i32) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.kill(signal),

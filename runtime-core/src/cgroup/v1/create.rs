@@ -8,6 +8,11 @@ use crate::cgroup::Error;
 use crate::cgroup::directory::{Directory, Made};
 
 impl V1 {
+    pub fn check_free(&self) -> Result<(), Error> {
+        let main = self.main()?;
+        if main.has("") { unused(main) } else { Ok(()) }
+    }
+
     pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
         if let Some(resources) = resources {
             self.check_limits(resources)?;

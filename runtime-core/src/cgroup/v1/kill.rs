@@ -44,6 +44,15 @@ pub(super) fn processes(top: &Directory) -> Result<Vec<i32>, Error> {
     Ok(pids)
 }
 
+/// The same, refused where we are one of them: such a path is none of a container's.
+fn others(top: &Directory) -> Result<Vec<i32>, Error> {
+    let pids = processes(top)?;
+    if pids.iter().any(|pid| pid.unsigned_abs() == std::process::id()) {
+        return Err(Error::Ourselves { directory: top.full() });
+    }
+    Ok(pids)
+}
+
 impl V1 {
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
         processes(self.main()?)
@@ -58,10 +67,7 @@ impl V1 {
         // A process that forks while we go through the list leaves a child that is found by the next pass.
         let mut signalled = HashSet::new();
         for _ in 0..PASSES_OF_SIGNAL {
-            let new: Vec<i32> = processes(main)?
-                .into_iter()
-                .filter(|pid| signalled.insert(*pid))
-                .collect();
+            let new: Vec<i32> = others(main)?.into_iter().filter(|pid| signalled.insert(*pid)).collect();
             if new.is_empty() {
                 break;
             }
@@ -76,7 +82,7 @@ impl V1 {
     pub(super) fn kill_until_empty(&self, part: &Directory, deadline: Instant) -> Result<(), Error> {
         let mut slice = Duration::from_millis(1);
         for pass in 0.. {
-            let pids = processes(part)?;
+            let pids = others(part)?;
             if pids.is_empty() {
                 return Ok(());
             }
