@@ -1,6 +1,6 @@
 //! Containers' cgroups on a real kernel. Needs root and cgroup v1: ignored unless asked for,
 //! `cargo test -p runtime-core --test cgroup_v1 -- --ignored`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
