@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::wire::{self, Message, Tag, View};
 use super::{Error, Executable, Launched, Owner, Process, Stdio};
@@ -154,7 +155,11 @@ impl Attempt<'_> {
             .cgroup
             .insert(Cgroup::create(&self.plan.cgroup, resources(self.plan))?);
         let join = cgroup.join_files()?;
-        let unified = cgroup.clone_into()?;
+        let unified = match self.plan.container.namespaces.user {
+            Namespace::Host => cgroup.clone_into()?,
+            // The holder has no right to that cgroup any more: see `from_outside`.
+            _ => None,
+        };
         let view = View {
             hierarchies: views(cgroup),
             unified: unified.is_some(),
@@ -171,7 +176,7 @@ impl Attempt<'_> {
                 Tag::Forked => {
                     let init = forked(message)?;
                     if self.plan.container.namespaces.user != Namespace::Host {
-                        limits_from_outside(&self.plan.process, init.pid())?;
+                        from_outside(&self.plan.process, init.pid(), self.cgroup.as_ref())?;
                     }
                     self.record.init = ProcessId::of(init.pid());
                     self.init = Some(init);
@@ -321,7 +326,7 @@ impl Container {
                 Some(message) if message.tag == Tag::Forked => {
                     let process_handle = forked(message)?;
                     if self.container.namespaces.user != Namespace::Host {
-                        if let Err(error) = limits_from_outside(process, process_handle.pid()) {
+                        if let Err(error) = from_outside(process, process_handle.pid(), Some(&self.cgroup)) {
                             started = Some(process_handle);
                             break error;
                         }
@@ -452,8 +457,15 @@ fn forked(message: Message) -> Result<Process, Error> {
     }
 }
 
-/// What only a process of the host's user namespace may do for one in another: hard limits and a lower OOM score.
-fn limits_from_outside(limits: &plan::Process, pid: i32) -> Result<(), Error> {
+/// What only a process of the host's user namespace may do for one in another: hard limits, a lower OOM score, a place in
+/// the unified hierarchy of a hybrid host. The last is slow after a quiet moment (the kernel waits for a grace period).
+fn from_outside(limits: &plan::Process, pid: i32, cgroup: Option<&Cgroup>) -> Result<(), Error> {
+    if let Some(directory) = cgroup.map(Cgroup::clone_into).transpose()?.flatten() {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&directory, c"cgroup.procs", flags, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, pid.to_string().as_bytes()))
+            .map_err(|errno| io("joining the unified cgroup")(errno.into()))?;
+    }
     for limit in &limits.rlimits {
         process::set_rlimit(pid, limit).map_err(io("setting process.rlimits"))?;
     }
