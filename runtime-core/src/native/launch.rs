@@ -32,6 +32,7 @@ pub struct Container {
     /// Init's process socket: taken by start.
     waiting: Mutex<Option<OwnedFd>>,
     init: i32,
+    init_pidfd: OwnedFd,
     deleted: AtomicBool,
 }
 
@@ -118,6 +119,7 @@ fn create_recorded(
                     id: plan.id.clone(),
                 });
             };
+            let init_pidfd = init.pidfd.try_clone().map_err(io("duplicating init's pidfd"))?;
             let container = Container {
                 container: plan.container.clone(),
                 cgroup,
@@ -125,6 +127,7 @@ fn create_recorded(
                 control,
                 waiting: Mutex::new(Some(socket)),
                 init: init.pid(),
+                init_pidfd,
                 deleted: AtomicBool::new(false),
             };
             Ok((container, Launched { process: init, console }))
@@ -281,6 +284,10 @@ impl Container {
             self.init,
             &self.container.bundle,
         )
+        .inspect_err(|_| {
+            // As runc does: a container whose poststart hook failed does not go on. It may have ended by itself.
+            let _ = process::send_signal(&self.init_pidfd, libc::SIGKILL);
+        })
     }
 
     /// Starts a process beside init.
@@ -378,10 +385,10 @@ impl Container {
     }
 
     /// After init was reaped: ends the holder, removes cgroups and record, runs poststop hooks. Bounded; done again, it
-    /// does no harm.
-    pub fn delete(&self) -> Result<(), Error> {
+    /// does no harm. Returns what went wrong with poststop hooks: a warning by the OCI spec, no reason to keep anything.
+    pub fn delete(&self) -> Result<Vec<hooks::Error>, Error> {
         if self.deleted.swap(true, Ordering::AcqRel) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         // A waiting init, if any, ends with its socket.
         drop(
@@ -392,18 +399,35 @@ impl Container {
         );
         self.end_holder()?;
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
-        // poststop hooks run whatever else went wrong, and their failure is no reason to keep the container (OCI spec).
-        let stopped = run_hooks(
-            self.container.hooks.poststop.iter(),
-            &self.container,
-            "stopped",
-            0,
-            &self.container.bundle,
-        );
+        let state = || state_of(&self.container, "stopped", 0);
+        let warnings = poststop(&self.container.hooks.poststop, &self.container.bundle, state);
         removed?;
         Record::remove(&self.container.bundle)?;
-        stopped
+        Ok(warnings)
     }
+}
+
+/// Runs every poststop hook, whatever the others did; returns the failures.
+pub(super) fn poststop(hooks: &[plan::Hook], bundle: &Path, state: impl FnOnce() -> Vec<u8>) -> Vec<hooks::Error> {
+    if hooks.is_empty() {
+        return Vec::new();
+    }
+    let state = state();
+    hooks
+        .iter()
+        .filter_map(|hook| hooks::run(hook, &state, bundle).err())
+        .collect()
+}
+
+fn state_of(container: &plan::Container, status: &str, pid: i32) -> Vec<u8> {
+    hooks::State {
+        id: &container.id,
+        status,
+        pid,
+        bundle: &container.bundle,
+        annotations: &container.annotations,
+    }
+    .to_json()
 }
 
 /// Runs `hooks` one after the other, in `cwd`, with the container's state on their stdin; the first failure ends it.
@@ -416,16 +440,7 @@ pub(super) fn run_hooks<'a>(
 ) -> Result<(), Error> {
     let mut state = None;
     for hook in hooks {
-        let state = state.get_or_insert_with(|| {
-            hooks::State {
-                id: &container.id,
-                status,
-                pid,
-                bundle: &container.bundle,
-                annotations: &container.annotations,
-            }
-            .to_json()
-        });
+        let state = state.get_or_insert_with(|| state_of(container, status, pid));
         hooks::run(hook, state, cwd)?;
     }
     Ok(())

@@ -33,10 +33,14 @@ impl Container {
         let outcome = self.init.wait().await;
         self.init.drain(DRAIN).await;
         let native = Arc::clone(&self.native);
-        self.shim
+        let warnings = self
+            .shim
             .blocking(move || native.delete())
             .await?
             .map_err(|source| self.failed(source))?;
+        for warning in warnings {
+            log::warn!("container {}: {}", self.id, crate::service::errors::chain(&warning));
+        }
         self.forget_holder();
         let execs = {
             let mut inner = self.inner();
