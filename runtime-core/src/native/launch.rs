@@ -58,9 +58,14 @@ pub fn create(exe: &Executable, plan: &Plan, owner: &Owner, stdio: Stdio) -> Res
             _ => plan.container.annotations.clone(),
         },
     };
+    // What the record names is killed by `clean`: it must not be another container's.
+    Cgroup::open(&plan.cgroup)?.check_free()?;
     record.write(&plan.bundle)?;
     create_recorded(exe, plan, &mut record, stdio).inspect_err(|_| {
         // The error that is on its way says more than a second one would; what stays is `clean`'s, by the record.
+        let _ = poststop(&plan.container.hooks.poststop, &plan.bundle, || {
+            state_of(&plan.container, "stopped", 0)
+        });
         let _ = Record::remove(&plan.bundle);
     })
 }

@@ -52,8 +52,8 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         match rustix::net::recvmsg(&socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(received) => break received,
             Err(rustix::io::Errno::INTR) => {}
-            // The other side ended with our message unread: for us the same as its end.
-            Err(rustix::io::Errno::CONNRESET) => return Ok((Vec::new(), Vec::new())),
+            // The other side ended with a message of ours unread: the kernel says so once, before what it sent us last.
+            Err(rustix::io::Errno::CONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     };
@@ -65,4 +65,31 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         }
     }
     Ok((bytes, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_of_a_side_that_left_our_message_unread_are_heard() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, b"unread", &[]).unwrap();
+        send(&theirs, b"last words", &[]).unwrap();
+        drop(theirs);
+        assert_eq!(receive(&ours).unwrap().0, b"last words");
+        assert_eq!(receive(&ours).unwrap().0, b"");
+    }
+
+    #[test]
+    fn fds_arrive_with_their_message() {
+        let (ours, theirs) = pair().unwrap();
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        send(&ours, b"x", &[write.as_fd()]).unwrap();
+        drop(write);
+        let (_, fds) = receive(&theirs).unwrap();
+        rustix::io::write(&fds[0], b"through").unwrap();
+        let mut bytes = [0; 16];
+        assert_eq!(rustix::io::read(&read, &mut bytes).unwrap(), 7);
+    }
 }
