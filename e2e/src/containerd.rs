@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use containerd_client::tonic::transport::Channel;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
@@ -52,6 +52,19 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one in a new directory and waits until it answers.
     pub async fn start(tools: &Tools, version: Version) -> Result<Self> {
+        Self::start_in(new_directory()?, tools, version, "debug").await
+    }
+
+    /// Starts one for measuring: everything on a tmpfs, and no log but of warnings.
+    pub async fn start_for_measuring(tools: &Tools, version: Version) -> Result<Self> {
+        let directory = new_directory()?;
+        // Goes with the directory, when this value is dropped.
+        mount("e2e", &directory, "tmpfs", MountFlags::empty(), None)
+            .with_context(|| format!("mount a tmpfs on {}", directory.display()))?;
+        Self::start_in(directory, tools, version, "warn").await
+    }
+
+    async fn start_in(directory: PathBuf, tools: &Tools, version: Version, log_level: &str) -> Result<Self> {
         let binaries = match version {
             Version::V2 => tools.containerd_2.clone(),
             Version::V1 => tools.containerd_1.clone().map_err(anyhow::Error::msg)?,
@@ -62,19 +75,19 @@ impl Daemon {
         let path = format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let daemon = Self {
             version,
-            directory: new_directory()?,
+            directory,
             binaries,
             path,
             child: RefCell::new(None),
             channel: RefCell::new(None),
             keep: Cell::new(false),
         };
-        daemon.write_config()?;
+        daemon.write_config(log_level)?;
         daemon.start_again().await?;
         Ok(daemon)
     }
 
-    fn write_config(&self) -> Result<()> {
+    fn write_config(&self, log_level: &str) -> Result<()> {
         let directory = self.directory.display();
         let (number, cri) = match self.version {
             Version::V2 => (
@@ -100,7 +113,7 @@ address = "{directory}/grpc.sock"
 address = "{directory}/ttrpc.sock"
 
 [debug]
-level = "debug"
+level = "{log_level}"
 "#
         );
         let file = self.directory.join("config.toml");

@@ -290,7 +290,7 @@ async fn on_worker(behaviour: &Rc<Behaviour>, runtime: Runtime, worker: &Worker)
 }
 
 /// runc leaves the directory above its containers' cgroups, which the test run has named; empty, it goes.
-fn remove_namespace_cgroups(namespace: &str) {
+pub fn remove_namespace_cgroups(namespace: &str) {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         let path = hierarchy.path().join(namespace);
         if path.is_dir()
@@ -303,7 +303,7 @@ fn remove_namespace_cgroups(namespace: &str) {
     std::fs::remove_dir(PathBuf::from("/run/containerd/runc").join(namespace)).ok();
 }
 
-fn image_file() -> Result<PathBuf> {
+pub fn image_file() -> Result<PathBuf> {
     let directory = crate::prepare::target().join("e2e");
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     Ok(directory.join(format!("image-{}.tar", std::process::id())))

@@ -1,6 +1,7 @@
 //! `cargo e2e`: the demo, the test suites and the benchmarks, against real containerd.
 
 mod api;
+mod bench;
 mod churn;
 mod container;
 mod containerd;
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Run test suites (all of them by default) and end with `N passed, N failed, N skipped`
     Test(suites::TestArgs),
+    /// Measure nucleus and the runc shim side by side: a table, JSON, charts
+    Bench(bench::BenchArgs),
     /// Fetch and build what the suites need, and say where it is
     Prepare(prepare::PrepareArgs),
 }
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Test(args) => suites::test(args).await,
+        Command::Bench(args) => bench::bench(args).await,
         Command::Prepare(args) => prepare::report(args).await,
     }
 }

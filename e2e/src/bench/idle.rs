@@ -1,0 +1,119 @@
+//! What idle containers cost: memory and wake-ups of the processes that stand beside each container.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::{Ctx, Runtime, Worker};
+use crate::processes;
+
+use super::Metric;
+use super::figures::{Figures, Pace, Subject};
+
+/// Containers at a time: pages that shims share count a twentieth each.
+const CONTAINERS: usize = 20;
+
+/// How long wake-ups are counted.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// Starts twenty containers of a runtime, looks at their shims, and ends them.
+pub async fn measure(
+    worker: &Worker,
+    runtime: Runtime,
+    wanted: &dyn Fn(Metric) -> bool,
+    figures: &mut Figures,
+) -> Result<()> {
+    eprintln!("bench: {CONTAINERS} idle containers of {} …", runtime.short_name());
+    let ctx = Ctx::new(runtime, worker, usize::from(runtime == Runtime::Nucleus) + 1_000_000)?;
+    let outcome = look(&ctx, wanted, figures).await;
+    let cleaned = ctx.clean_up().await;
+    outcome.with_context(|| format!("idle containers of {}", runtime.short_name()))?;
+    cleaned
+}
+
+async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures) -> Result<()> {
+    let mut running = Vec::new();
+    for _ in 0..CONTAINERS {
+        running.push(ctx.container().waiting().start().await?);
+    }
+    let mut helpers = Vec::new();
+    for container in &running {
+        helpers.push(helpers_of(container.pid.get())?);
+    }
+    let subject = if ctx.is_nucleus() {
+        Subject::Nucleus
+    } else {
+        Subject::Runc
+    };
+    let mut add = |metric, value| {
+        if wanted(metric) {
+            figures.add(metric, Pace::Paused, subject, value);
+        }
+    };
+    let before: Vec<u64> = helpers.iter().map(|pids| switches(pids)).collect();
+    tokio::time::sleep(WINDOW).await;
+    for (pids, before) in helpers.iter().zip(before) {
+        let woken = u32::try_from(switches(pids).saturating_sub(before)).context("count wake-ups")?;
+        add(Metric::Wakeups, f64::from(woken) / WINDOW.as_secs_f64());
+    }
+    // After the window: the shims have been quiet for a while.
+    for pids in &helpers {
+        add(Metric::Pss, memory(pids, "Pss:")?);
+        add(Metric::Rss, memory(pids, "Rss:")?);
+    }
+    Ok(())
+}
+
+/// The shim of a container and what it keeps running beside it, by the container's first process: its parent, and that
+/// one's other children.
+fn helpers_of(init: u32) -> Result<Vec<u32>> {
+    let shim = processes::read(init)
+        .with_context(|| format!("the container's process {init} is gone"))?
+        .parent;
+    let below = processes::descendants(shim);
+    let mut pids = vec![shim];
+    pids.extend(
+        below
+            .iter()
+            .filter(|process| process.parent == shim && process.pid != init && process.state != 'Z')
+            .map(|process| process.pid),
+    );
+    Ok(pids)
+}
+
+/// A sum over processes of a line in smaps_rollup, in KiB.
+fn memory(pids: &[u32], line: &str) -> Result<f64> {
+    let mut sum = 0;
+    for pid in pids {
+        let text = processes::text(*pid, "smaps_rollup");
+        let value = text.lines().find_map(|found| found.strip_prefix(line));
+        let value = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u32>().ok());
+        sum += value.with_context(|| format!("no `{line}` in /proc/{pid}/smaps_rollup"))?;
+    }
+    Ok(f64::from(sum))
+}
+
+/// How often the threads of these processes were put on a processor and left it again.
+fn switches(pids: &[u32]) -> u64 {
+    let mut sum = 0;
+    for pid in pids {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for thread in threads {
+            let status = processes::text(*pid, &format!("task/{}/status", thread.file_name().to_string_lossy()));
+            sum += status
+                .lines()
+                .filter_map(|line| {
+                    line.split_once("voluntary_ctxt_switches:")?
+                        .1
+                        .trim()
+                        .parse::<u64>()
+                        .ok()
+                })
+                .sum::<u64>();
+        }
+    }
+    sum
+}
