@@ -14,6 +14,9 @@ use super::{Error, is_new};
 use crate::plan::{Mount, MountSource};
 use crate::sys::mount::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MountAttr, set_attributes};
 
+/// Longest value of an option that fsconfig(2) takes.
+pub const MAX_VALUE: usize = 255;
+
 /// A detached mount of a new file system, with the mount's attributes set. tmpfs stays writable: what is mounted below it
 /// needs its mount points; see [`is_late_readonly`].
 pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
@@ -49,7 +52,8 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
     }
     for text in &mount.data {
         match text.split_once('=') {
-            Some(("lowerdir", layers)) if kind == "overlay" => {
+            // fsconfig(2) takes 255 bytes a value; one layer at a time there is no such limit (Linux 6.5).
+            Some(("lowerdir", layers)) if kind == "overlay" && layers.len() > MAX_VALUE => {
                 for layer in split_layers(layers) {
                     option(text, fsconfig_set_string(context.as_fd(), "lowerdir+", layer))?;
                 }
@@ -78,7 +82,7 @@ pub fn is_late_readonly(mount: &Mount) -> bool {
 }
 
 /// overlay's `lowerdir` (Documentation/filesystems/overlayfs.rst): layers separated by `:`, a backslash escapes.
-fn split_layers(text: &str) -> Vec<String> {
+pub fn split_layers(text: &str) -> Vec<String> {
     let mut layers = vec![String::new()];
     let mut characters = text.chars();
     while let Some(character) = characters.next() {

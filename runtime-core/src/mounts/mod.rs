@@ -8,6 +8,7 @@ mod cgroup;
 mod copy_up;
 mod devices;
 mod filesystem;
+mod overlay;
 mod paths;
 mod tree;
 

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
-use super::{Error, cgroup, copy_up, devices, is_new, is_proc, paths};
+use super::{Error, cgroup, copy_up, devices, is_new, is_proc, overlay, paths};
 use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
 use crate::sys::mount::{
@@ -47,6 +47,7 @@ impl Tree {
                     set_propagation(&fd, "/", propagation | libc::MS_REC)?;
                     fd
                 }
+                _ if overlay::needs_old_way(mount) => overlay::open_old_way(mount, &container.rootfs.path)?,
                 _ => filesystem::open(mount)?,
             });
         }

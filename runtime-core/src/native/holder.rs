@@ -330,15 +330,15 @@ fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tr
         process::set_ids(0, 0, Some(&[])).map_err(io("becoming root of the user namespace"))?;
         process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
     }
+    // Always a mount namespace of our own: of one that is joined a copy, since a switched root is everybody's in it.
     let new: libc::c_int = [
-        (&namespaces.mount, libc::CLONE_NEWNS),
         (&namespaces.net, libc::CLONE_NEWNET),
         (&namespaces.ipc, libc::CLONE_NEWIPC),
         (&namespaces.uts, libc::CLONE_NEWUTS),
     ]
     .into_iter()
     .filter(|(namespace, _)| **namespace == Namespace::New)
-    .fold(0, |flags, (_, flag)| flags | flag);
+    .fold(libc::CLONE_NEWNS, |flags, (_, flag)| flags | flag);
     namespace::unshare(new).map_err(io("unsharing the container's namespaces"))?;
     if namespaces.net == Namespace::New {
         namespace::loopback_up().map_err(io("bringing the loopback interface up"))?;
