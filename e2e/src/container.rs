@@ -55,6 +55,12 @@ impl<'a> Builder<'a> {
         self.args(&["sh", "-c", script])
     }
 
+    /// Another name than the test's own; the spec follows.
+    pub fn set_id(&mut self, id: &str) {
+        id.clone_into(&mut self.id);
+        self.spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.ctx.namespace));
+    }
+
     /// A container that stays until it is killed.
     pub fn waiting(self) -> Self {
         self.args(&["probe", "wait"])

@@ -24,6 +24,8 @@ pub struct Behaviour {
     pub name: &'static str,
     run: Box<dyn for<'a> Fn(&'a Ctx) -> Outcome<'a>>,
     differs: Option<&'static str>,
+    old_runc_differs: Option<&'static str>,
+    new_runc_differs: Option<&'static str>,
     needs_containerd_2: Option<&'static str>,
     own_containerd: bool,
     patience: Duration,
@@ -33,6 +35,18 @@ impl Behaviour {
     /// Says that nucleus is meant to differ from runc here, and why: not tried on runc.
     pub fn differs(&mut self, reason: &'static str) -> &mut Self {
         self.differs = Some(reason);
+        self
+    }
+
+    /// Says why the runc shim of containerd 1.6 alone does otherwise.
+    pub fn old_runc_differs(&mut self, reason: &'static str) -> &mut Self {
+        self.old_runc_differs = Some(reason);
+        self
+    }
+
+    /// Says why the runc shim of containerd 2.4 alone does otherwise.
+    pub fn new_runc_differs(&mut self, reason: &'static str) -> &mut Self {
+        self.new_runc_differs = Some(reason);
         self
     }
 
@@ -55,8 +69,15 @@ impl Behaviour {
     }
 
     fn reason_to_skip(&self, runtime: Runtime, version: Version) -> Option<&'static str> {
-        if runtime == Runtime::Runc && self.differs.is_some() {
-            return self.differs;
+        let by_version = if version == Version::V1 {
+            self.old_runc_differs
+        } else {
+            self.new_runc_differs
+        };
+        if runtime == Runtime::Runc
+            && let Some(reason) = self.differs.or(by_version)
+        {
+            return Some(reason);
         }
         if version == Version::V1 {
             self.needs_containerd_2
@@ -91,6 +112,8 @@ impl Registry {
             name,
             run,
             differs: None,
+            old_runc_differs: None,
+            new_runc_differs: None,
             needs_containerd_2: None,
             own_containerd: false,
             patience: Duration::from_secs(30),
@@ -278,6 +301,7 @@ async fn on_worker(behaviour: &Rc<Behaviour>, runtime: Runtime, worker: &Worker)
         Ok(cleaned) => cleaned.context("clean up"),
         Err(_) => Err(anyhow!("cleaning up is not done after 30 s")),
     };
+    ctx.forgive_sockets_of_runc();
     let left = leaks::nothing_more_than(&before, &worker.daemon, &worker.namespace, &ctx.socket_names()).await;
     for (later, what) in [(cleaned, "then"), (left, "then")] {
         outcome = match (outcome, later) {

@@ -136,20 +136,19 @@ fn files(daemon: &Daemon, namespace: &str) -> Vec<String> {
 
 /// Sockets that shims of these containers or groups would have made.
 fn shim_sockets(daemon: &Daemon, namespace: &str, names: &[String]) -> Vec<String> {
-    let address = daemon.grpc_address();
-    let socket = |name: &String| {
-        let key = address.join(namespace).join(name);
-        let hash: String = Sha256::digest(key.as_os_str().as_encoded_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("/run/containerd/s/{hash}")
-    };
-    let there = names
-        .iter()
-        .map(|name| (name, socket(name)))
-        .filter(|(_, path)| Path::new(path).exists());
+    let there = names.iter().map(|name| (name, socket_path(daemon, namespace, name)));
+    let there = there.filter(|(_, path)| Path::new(path).exists());
     there.map(|(name, path)| format!("socket {path} of {name}")).collect()
+}
+
+/// Where containerd's rules put the socket of a shim, by the container's or the group's name.
+pub fn socket_path(daemon: &Daemon, namespace: &str, name: &str) -> String {
+    let key = daemon.grpc_address().join(namespace).join(name);
+    let hash: String = Sha256::digest(key.as_os_str().as_encoded_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("/run/containerd/s/{hash}")
 }
 
 fn entries(directory: &Path) -> Vec<String> {

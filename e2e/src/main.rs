@@ -15,6 +15,7 @@ mod io;
 mod leaks;
 mod prepare;
 mod processes;
+mod pty;
 mod shim_process;
 mod spec;
 mod suites;

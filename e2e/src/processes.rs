@@ -77,3 +77,15 @@ pub fn text(pid: u32, file: &str) -> String {
 pub fn is_alive(pid: u32) -> bool {
     read(pid).is_some_and(|process| process.state != 'Z')
 }
+
+/// Sends SIGKILL; a process that is gone already is as good.
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    }
+}
+
+/// The shim of a container's first process: its parent.
+pub fn shim_of(init: u32) -> Option<u32> {
+    read(init).map(|process| process.parent)
+}

@@ -316,7 +316,7 @@ fn refusals(t: &mut Registry) {
         same!(exec.status().await?, Status::Running);
         Ok(())
     })
-    .differs("runc's shim of containerd 2 loses count of its processes here, and leaves its socket when it ends");
+    .new_runc_differs("it loses count of its processes here, and leaves its socket when it ends");
     t.add("delete of a running exec is refused", async |c| {
         let container = c.container().waiting().start().await?;
         let exec = container.exec(&["probe", "wait"]).start().await?;

@@ -1,18 +1,28 @@
 //! The suite `task`: what clients of containerd rely on, by subject.
 
+mod bad_input;
 mod capabilities;
 mod cgroups;
+mod crash;
+mod ctr;
+mod delete;
 mod devices;
+mod events;
 mod exec;
+mod grouping;
 mod hooks;
+mod info;
 mod io;
 mod lifecycle;
 mod mounts;
 mod namespaces;
 mod pause;
 mod process;
+mod shim;
 mod signals;
+mod stats;
 mod terminal;
+mod update;
 
 use crate::harness::Registry;
 
@@ -34,6 +44,16 @@ pub fn register(registry: &mut Registry) {
         ("mounts", mounts::register),
         ("cgroups", cgroups::register),
         ("hooks", hooks::register),
+        ("shim", shim::register),
+        ("update", update::register),
+        ("stats", stats::register),
+        ("events", events::register),
+        ("bad_input", bad_input::register),
+        ("crash", crash::register),
+        ("delete", delete::register),
+        ("grouping", grouping::register),
+        ("info", info::register),
+        ("ctr", ctr::register),
     ];
     for (subject, add) in subjects {
         registry.subject(subject);

@@ -1,0 +1,73 @@
+//! A terminal for a program that wants to sit at one.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use tokio::process::{Child, Command};
+
+/// A program with a terminal, seen from the keyboard's side.
+pub struct Terminal {
+    master: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+    pub child: Child,
+}
+
+impl Terminal {
+    /// Starts a program with a new terminal as its three streams.
+    pub fn start(mut command: Command) -> Result<Self> {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("open a terminal")?;
+        grantpt(&master).context("grant the terminal")?;
+        unlockpt(&master).context("unlock the terminal")?;
+        let name = ptsname(&master, Vec::new()).context("name the terminal")?;
+        let slave: OwnedFd =
+            rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).context("open it")?;
+        command
+            .stdin(slave.try_clone()?)
+            .stdout(slave.try_clone()?)
+            .stderr(slave);
+        let child = command.spawn().context("start a program on a terminal")?;
+        // The command keeps its copies of the slave: without them the end of the program ends the terminal.
+        drop(command);
+        let master = File::from(master);
+        let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (mut reader, sink) = (master.try_clone()?, seen.clone());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if let Ok(mut seen) = sink.lock() {
+                    seen.extend_from_slice(&buffer[..count]);
+                }
+            }
+        });
+        Ok(Self { master, seen, child })
+    }
+
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        self.master.write_all(text.as_bytes()).context("type")
+    }
+
+    pub fn text(&self) -> String {
+        self.seen
+            .lock()
+            .map(|seen| String::from_utf8_lossy(&seen).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Waits until a text has appeared.
+    pub async fn wait_for(&self, wanted: &str) -> Result<()> {
+        let begun = Instant::now();
+        while !self.text().contains(wanted) {
+            if begun.elapsed() > Duration::from_secs(10) {
+                bail!("`{wanted}` did not appear; there is: {:?}", self.text());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
