@@ -95,12 +95,6 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Mounts of the root filesystem instead of a snapshot of the image.
-    pub fn rootfs(mut self, mounts: Vec<Mount>) -> Self {
-        self.rootfs = Some(mounts);
-        self
-    }
-
     /// Writes the container's record and its snapshot: everything but the task.
     pub async fn prepare(self) -> Result<Prepared<'a>> {
         let api = self.ctx.api()?;

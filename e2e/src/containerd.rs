@@ -268,15 +268,6 @@ level = "{log_level}"
         let wanted: Vec<&str> = text.lines().filter(|line| !line.contains("level=debug")).collect();
         wanted[wanted.len().saturating_sub(lines)..].join("\n")
     }
-
-    /// Lines of the log that name something.
-    pub fn log_about(&self, what: &str) -> String {
-        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
-        text.lines()
-            .filter(|line| line.contains(what))
-            .collect::<Vec<_>>()
-            .join("\n")
-    }
 }
 
 impl Drop for Daemon {

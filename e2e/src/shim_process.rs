@@ -9,13 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use containerd_shim_protos::api::{CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
-use containerd_shim_protos::shim_async::TaskClient;
 use protobuf::{Message, MessageField};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use ttrpc::asynchronous::Client;
-use ttrpc::context::{Context, with_duration};
 
 use crate::context::Ctx;
 use crate::io::Capture;
@@ -46,8 +44,8 @@ pub struct Shim<'a> {
     pub id: String,
     pub bundle: PathBuf,
     pub answer: Answer,
-    /// What the shim logs.
-    pub log: Capture,
+    /// Reads what the shim logs, as containerd does: a shim may wait for somebody to.
+    _log: Capture,
     client: Client,
 }
 
@@ -169,11 +167,6 @@ fn parse(text: &[u8]) -> Result<Answer> {
     })
 }
 
-/// A limit for one call.
-pub fn soon() -> Context {
-    with_duration(Duration::from_secs(15))
-}
-
 impl<'a> Shim<'a> {
     /// Starts a shim for a container that waits, as containerd of this version does.
     pub async fn start(ctx: &'a Ctx) -> Result<Self> {
@@ -213,17 +206,8 @@ impl<'a> Shim<'a> {
             bundle,
             answer,
             client,
-            log,
+            _log: log,
         })
-    }
-
-    pub fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    /// The Task service under its newer name.
-    pub fn tasks(&self) -> TaskClient {
-        TaskClient::new(self.client.clone())
     }
 
     /// Any call by the name of its service and method.
