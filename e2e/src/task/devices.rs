@@ -130,7 +130,7 @@ pub fn register(t: &mut Registry) {
                 .await,
         )?;
         if c.is_nucleus() {
-            refusal.saying("/dev/odd")?;
+            refusal.saying("linux.devices[0].type")?;
         }
         Ok(())
     });
