@@ -62,7 +62,7 @@ fn mount_aside(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
 fn mount_here(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let private = MountAttr {
-        propagation: libc::MS_PRIVATE as u64,
+        propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
     };
     crate::sys::mount::set_attributes(&root, true, private)?;

@@ -291,15 +291,12 @@ impl Tree {
             let Some(target) = paths::existing(self.root(), path).map_err(failed)? else {
                 continue;
             };
-            let (cover, make): (&mut Option<OwnedFd>, fn() -> Result<OwnedFd, Error>) =
-                if paths::is_directory(&target).map_err(failed)? {
-                    (&mut empty, empty_directory)
-                } else {
-                    (&mut null, null_device)
-                };
+            let is_directory = paths::is_directory(&target).map_err(failed)?;
+            let cover = if is_directory { &mut empty } else { &mut null };
             let clone = match cover {
                 Some(attached) => clone_handle(attached.as_fd(), false).map_err(failed)?,
-                None => make()?,
+                None if is_directory => empty_directory()?,
+                None => null_device()?,
             };
             attach(&clone, target.as_fd()).map_err(failed)?;
             cover.get_or_insert(clone);

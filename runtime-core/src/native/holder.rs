@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
-use super::{console, init, launch};
+use super::{console, init, lifecycle_hooks};
 use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Namespace, Namespaces};
 use crate::sys::fork::{Fork, fork_sibling};
@@ -222,7 +222,7 @@ fn run_hooks(container: &plan::Container, control: &OwnedFd, pid: i32) -> Result
             _ => return Err(Error::Alone),
         }
     }
-    launch::run_hooks(
+    lifecycle_hooks::run_hooks(
         hooks.create_container.iter(),
         container,
         "creating",

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::entry::{self, Prepared};
 use super::holder::Inside;
 use super::wire::{self, Tag};
-use super::{console, launch};
+use super::{console, lifecycle_hooks};
 use crate::plan::{Namespace, Process};
 use crate::sys::{namespace, process};
 
@@ -81,7 +81,7 @@ fn init(
     wait_for_go(socket)?;
     let hooks = inside.container.hooks.start_container.iter();
     let (pid, root) = (std::process::id() as i32, Path::new("/"));
-    launch::run_hooks(hooks, &inside.container, "created", pid, root).map_err(Error::Hook)?;
+    lifecycle_hooks::run_hooks(hooks, &inside.container, "created", pid, root).map_err(Error::Hook)?;
     Ok(prepared)
 }
 

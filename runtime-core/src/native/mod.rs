@@ -1,16 +1,20 @@
 //! Carries a Plan out with the kernel's own means.
 //!
-//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop. [`launch`] is the shim's
-//! side; [`holder`], [`init`] and what they use run in processes of their own, each with a single thread.
+//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop. [`create`], [`container`],
+//! [`child`] and [`clean`] are the shim's side; [`holder`], [`init`] and what they use run in processes of their own, each
+//! with a single thread.
 
+mod child;
 mod clean;
 mod console;
+mod container;
+mod create;
 mod entry;
 mod executable;
 mod holder;
 mod identity;
 mod init;
-mod launch;
+mod lifecycle_hooks;
 mod passwd;
 mod wire;
 
@@ -21,8 +25,9 @@ use std::sync::Mutex;
 use crate::sys::process;
 
 pub use clean::{Cleaned, clean};
+pub use container::Container;
+pub use create::create;
 pub use holder::holder_main;
-pub use launch::{Container, create};
 
 /// Why something could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -187,4 +192,9 @@ pub struct Launched {
 pub struct Owner {
     pub group: String,
     pub socket: Option<PathBuf>,
+}
+
+/// Names the operation whose error this is.
+fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { operation, source }
 }

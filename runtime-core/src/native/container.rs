@@ -1,0 +1,201 @@
+//! A created container: start, exec, delete.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::child::{forked, from_outside, streams};
+use super::lifecycle_hooks::{poststop, run_hooks, state_of};
+use super::wire::{self, Message, Tag};
+use super::{Error, Launched, Process, Stdio, io};
+use crate::cgroup::Cgroup;
+use crate::hooks;
+use crate::plan::{self, Namespace};
+use crate::record::Record;
+use crate::sys::{message, process, spawn};
+
+/// How long delete waits for processes to leave the cgroups.
+pub(super) const CGROUP_DELETE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A created container. Dropping it without [`Container::delete`] leaves clean-up to [`super::clean`].
+#[derive(Debug)]
+pub struct Container {
+    pub(super) container: plan::Container,
+    pub(super) cgroup: Cgroup,
+    pub(super) holder: Process,
+    pub(super) control: OwnedFd,
+    /// Init's process socket: taken by start.
+    pub(super) waiting: Mutex<Option<OwnedFd>>,
+    pub(super) init: i32,
+    pub(super) init_pidfd: OwnedFd,
+    pub(super) deleted: AtomicBool,
+}
+
+impl Container {
+    /// Lets init execute its program (startContainer hooks before, poststart after).
+    ///
+    /// # Errors
+    /// Why the program could not be executed; init has ended then.
+    pub fn start(&self) -> Result<(), Error> {
+        let socket = self
+            .waiting
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        let Some(socket) = socket else {
+            return Err(Error::Setup(format!(
+                "container {} was started before",
+                self.container.id
+            )));
+        };
+        if wire::send(&socket, Tag::Go, &[], &[]).is_err() {
+            return Err(Error::Ended {
+                who: "init",
+                id: self.container.id.clone(),
+            });
+        }
+        until_executed(&socket)?;
+        run_hooks(
+            self.container.hooks.poststart.iter(),
+            &self.container,
+            "running",
+            self.init,
+            &self.container.bundle,
+        )
+        .inspect_err(|_| {
+            // As runc does: a container whose poststart hook failed does not go on. It may have ended by itself.
+            let _ = process::send_signal(&self.init_pidfd, libc::SIGKILL);
+        })
+    }
+
+    /// Starts a process beside init.
+    ///
+    /// # Errors
+    /// Why it could not be started: its program missing or not executable, its cwd, …
+    pub fn exec(&self, process: &plan::Process, stdio: Stdio) -> Result<Launched, Error> {
+        let (socket, process_end) = message::pair().map_err(io("making a process's socket"))?;
+        let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
+        let streams = streams(&stdio, &null);
+        let mut payload =
+            serde_json::to_vec(process).map_err(|error| io("writing a process's request")(error.into()))?;
+        let mut fds = vec![process_end.as_fd(), streams[0], streams[1], streams[2]];
+        let long = if payload.len() < message::MAX_BYTES {
+            None
+        } else {
+            payload.clear();
+            Some(wire::memfd(process).map_err(io("writing a process's request"))?)
+        };
+        fds.extend(long.as_ref().map(AsFd::as_fd));
+        if wire::send(&self.control, Tag::Exec, &payload, &fds).is_err() {
+            return Err(Error::Ended {
+                who: "holder",
+                id: self.container.id.clone(),
+            });
+        }
+        drop((process_end, stdio));
+
+        let mut started: Option<Process> = None;
+        let mut console = None;
+        let error = loop {
+            match wire::receive(&socket).map_err(io("hearing from a process"))? {
+                Some(Message {
+                    tag: Tag::Console, fds, ..
+                }) => console = fds.into_iter().next(),
+                Some(Message {
+                    tag: Tag::Failed,
+                    payload,
+                    ..
+                }) => {
+                    break Error::Setup(String::from_utf8_lossy(&payload).into_owned());
+                }
+                Some(message) if message.tag == Tag::Forked => {
+                    let process_handle = forked(message)?;
+                    if self.container.namespaces.user != Namespace::Host {
+                        if let Err(error) = from_outside(process, process_handle.pid(), Some(&self.cgroup)) {
+                            started = Some(process_handle);
+                            break error;
+                        }
+                        // One that has failed already says why.
+                        let _ = wire::send(&socket, Tag::Go, &[], &[]);
+                    }
+                    started = Some(process_handle);
+                }
+                // Its end of the socket closed with the execve: the program runs, or somebody killed it.
+                None => match started {
+                    Some(process) => return Ok(Launched { process, console }),
+                    None => {
+                        break Error::Ended {
+                            who: "holder",
+                            id: self.container.id.clone(),
+                        };
+                    }
+                },
+                Some(message) => break Error::Setup(format!("unexpected message {:?} during exec", message.tag)),
+            }
+        };
+        if let Some(process) = started {
+            // Already ending; a zombie in the PID namespace would hold init's exit back.
+            let _ = process.signal(libc::SIGKILL);
+            process.wait()?;
+        }
+        Err(error)
+    }
+
+    /// The container's cgroups.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Whether it has a PID namespace of its own: then all its processes end with init.
+    pub fn has_own_pid_namespace(&self) -> bool {
+        self.container.namespaces.pid == Namespace::New
+    }
+
+    /// Ends the holder, and with it the container's mounts; init must have ended. May be called again.
+    pub fn end_holder(&self) -> Result<(), Error> {
+        self.holder.signal(libc::SIGKILL)?;
+        self.holder.wait().map(drop)
+    }
+
+    /// Pids of children of ours that are not the container's own processes: for whoever reaps orphans.
+    pub fn holder_pid(&self) -> i32 {
+        self.holder.pid()
+    }
+
+    /// After init was reaped: ends the holder, removes cgroups and record, runs poststop hooks. Bounded; done again, it
+    /// does no harm. Returns what went wrong with poststop hooks: a warning by the OCI spec, no reason to keep anything.
+    pub fn delete(&self) -> Result<Vec<hooks::Error>, Error> {
+        if self.deleted.swap(true, Ordering::AcqRel) {
+            return Ok(Vec::new());
+        }
+        // A waiting init, if any, ends with its socket.
+        drop(
+            self.waiting
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .take(),
+        );
+        self.end_holder()?;
+        let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
+        let state = || state_of(&self.container, "stopped", 0);
+        let warnings = poststop(&self.container.hooks.poststop, &self.container.bundle, state);
+        removed?;
+        Record::remove(&self.container.bundle)?;
+        Ok(warnings)
+    }
+}
+
+/// Waits until the process socket closes with the execve.
+fn until_executed(socket: &OwnedFd) -> Result<(), Error> {
+    match wire::receive(socket).map_err(io("hearing from init"))? {
+        None => Ok(()),
+        Some(message) if message.tag == Tag::Failed => {
+            Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned()))
+        }
+        Some(message) => Err(Error::Setup(format!(
+            "unexpected message {:?} during start",
+            message.tag
+        ))),
+    }
+}
