@@ -280,8 +280,8 @@ impl Tree {
             })?;
         }
         // One empty tmpfs and one /dev/null serve all masks.
-        let mut empty = None;
-        let mut null = None;
+        let mut empty: Option<OwnedFd> = None;
+        let mut null: Option<OwnedFd> = None;
         for path in &container.masked_paths {
             let failed = |source| Error::Seal {
                 operation: "masking",
