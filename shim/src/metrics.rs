@@ -37,11 +37,11 @@ mod tests {
     fn each_cgroup_version_has_its_type_url() {
         let url = |stats| encode(&stats).unwrap().type_url;
         assert_eq!(
-            url(Stats::V1(Box::new(StatsV1::default()))),
+            url(Stats::V1(Box::default())),
             "io.containerd.cgroups.v1.Metrics"
         );
         assert_eq!(
-            url(Stats::V2(Box::new(StatsV2::default()))),
+            url(Stats::V2(Box::default())),
             "io.containerd.cgroups.v2.Metrics"
         );
     }
