@@ -49,8 +49,33 @@ fn mended<T: DeserializeOwned>(json: &[u8], mend: impl FnOnce(&mut Value) -> boo
 fn refusal(error: serde_path_to_error::Error<Error>) -> Refusal {
     let path = error.path().to_string();
     // `?` stands for a key that was not read to its end; `.` alone is the document.
-    let field = path.trim_end_matches("?").trim_end_matches('.');
-    (field.to_owned(), error.into_inner())
+    let field = path.trim_end_matches('?').trim_end_matches('.');
+    (
+        shortened(field).unwrap_or_else(|| field.into()),
+        bounded(error.into_inner()),
+    )
+}
+
+/// The error without a megabyte of the document in it: it goes into logs and into gRPC's messages.
+fn bounded(error: Error) -> Error {
+    let text = error.to_string();
+    let message = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(message, _)| message);
+    match shortened(message) {
+        None => error,
+        Some(message) => {
+            serde::de::Error::custom(format!("{message} at line {} column {}", error.line(), error.column()))
+        }
+    }
+}
+
+/// The beginning of a long text; None: it is short.
+fn shortened(text: &str) -> Option<String> {
+    const SHOWN: usize = 1024;
+    text.char_indices()
+        .nth(SHOWN)
+        .map(|(end, _)| format!("{}…", &text[..end]))
 }
 
 /// Mends a process in place; says whether there was anything to mend.
@@ -129,6 +154,29 @@ mod tests {
         assert!(error.to_string().contains("4294967296"), "{error}");
         let (field, _) = process(br#"{"cwd": 5, "args": []}"#).unwrap_err();
         assert_eq!(field, "cwd");
+    }
+
+    #[test]
+    fn an_error_never_repeats_a_megabyte_of_the_document() {
+        let long = "x".repeat(1 << 20);
+        let (_, error) = spec(&format!(r#"{{"linux": {{"namespaces": [{{"type": "{long}"}}]}}}}"#)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("unknown variant `xxx") && text.len() < 2048,
+            "{}",
+            text.len()
+        );
+        assert!(
+            text.contains("… at line 1 column ") && error.line() == 1,
+            "{}",
+            &text[1000..]
+        );
+        let (field, _) = spec(&format!(r#"{{"linux": {{"netDevices": {{"{long}": 5}}}}}}"#)).unwrap_err();
+        assert!(
+            field.starts_with("linux.netDevices.xxx") && field.len() < 2048,
+            "{}",
+            field.len()
+        );
     }
 
     #[test]

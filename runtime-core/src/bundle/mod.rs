@@ -75,9 +75,14 @@ impl Bundle {
         if !dir.is_absolute() || dir.components().any(|part| part == Component::ParentDir) {
             return Err(Error::Path { dir: dir.into() });
         }
+        let text = read(dir, &dir.join(FILE_NAME))?;
+        Self::parse(dir, &text)
+    }
+
+    /// The bundle at `dir` whose config.json has this text. Looks at no file.
+    pub fn parse(dir: &Path, text: &str) -> Result<Self, Error> {
         let path = dir.join(FILE_NAME);
-        let text = read(dir, &path)?;
-        let spec = json::spec(&text).map_err(|(field, source)| Error::Json {
+        let spec = json::spec(text).map_err(|(field, source)| Error::Json {
             path: path.clone(),
             field,
             source,

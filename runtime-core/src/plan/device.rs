@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxResources};
 
+use super::error::Entry;
 use super::{Device, Error, path};
 
 /// What every container gets, by the OCI spec ("Default Devices"): readable and writable by all.
@@ -23,7 +24,13 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, Error> {
     let given = linux.devices().as_deref().unwrap_or_default();
     let mut own = Vec::with_capacity(given.len());
     for (index, device) in given.iter().enumerate() {
-        let device = translate(&format!("linux.devices[{index}]"), device)?;
+        let device = translate(
+            Entry {
+                list: "linux.devices",
+                index,
+            },
+            device,
+        )?;
         match own.iter().find(|earlier: &&Device| earlier.path == device.path) {
             None => own.push(device),
             // Said twice, meant once.
@@ -46,8 +53,8 @@ pub(super) fn devices(linux: &Linux) -> Result<Vec<Device>, Error> {
     Ok(devices)
 }
 
-fn translate(field: &str, device: &LinuxDevice) -> Result<Device, Error> {
-    let path_field = format!("{field}.path");
+fn translate(field: Entry<'_>, device: &LinuxDevice) -> Result<Device, Error> {
+    let path_field = field.field("path");
     let given = path::text(&path_field, device.path())?;
     path::check_absolute(&path_field, given)?;
     let path = path::clean(given);

@@ -1,4 +1,6 @@
-//! Why a spec is refused.
+//! Why a spec is refused, and where.
+
+use std::fmt::{self, Display};
 
 /// Why a spec is refused. Each variant names the field, and the value where there is one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,33 +46,68 @@ pub enum Error {
     Unmapped { field: String, id: u32 },
 }
 
+/// An entry of a list in the spec: `mounts[3]`. Text is made of it only where there is an error to tell.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    pub list: &'a str,
+    pub index: usize,
+}
+
+/// A field of an entry: `mounts[3].source`.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a>(Entry<'a>, &'static str);
+
+impl<'a> Entry<'a> {
+    pub(super) fn field(self, name: &'static str) -> Field<'a> {
+        Field(self, name)
+    }
+}
+
+impl Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.list, self.index)
+    }
+}
+
+impl Display for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
 impl Error {
-    pub(super) fn invalid(field: impl Into<String>, value: impl AsRef<str>, wrong: &'static str) -> Self {
+    pub(super) fn missing(field: impl Display) -> Self {
+        Self::Missing {
+            field: field.to_string(),
+        }
+    }
+
+    pub(super) fn invalid(field: impl Display, value: impl AsRef<str>, wrong: &'static str) -> Self {
         Self::Invalid {
-            field: field.into(),
+            field: field.to_string(),
             value: quoted(value.as_ref()),
             wrong,
         }
     }
 
-    pub(super) fn number(field: impl Into<String>, value: impl ToString, wrong: &'static str) -> Self {
+    pub(super) fn number(field: impl Display, value: impl ToString, wrong: &'static str) -> Self {
         Self::Invalid {
-            field: field.into(),
+            field: field.to_string(),
             value: value.to_string(),
             wrong,
         }
     }
 
-    pub(super) fn unsupported(field: impl Into<String>, advice: &'static str) -> Self {
+    pub(super) fn unsupported(field: impl Display, advice: &'static str) -> Self {
         Self::Unsupported {
-            field: field.into(),
+            field: field.to_string(),
             advice,
         }
     }
 
-    pub(super) fn duplicate(field: impl Into<String>, value: impl AsRef<str>) -> Self {
+    pub(super) fn duplicate(field: impl Display, value: impl AsRef<str>) -> Self {
         Self::Duplicate {
-            field: field.into(),
+            field: field.to_string(),
             value: quoted(value.as_ref()),
         }
     }

@@ -54,7 +54,7 @@ pub fn translate(field: &str, hook: &oci::Hook) -> Result<Hook, Error> {
     if let Some(bad) = args.iter().find(|arg| arg.contains('\0')) {
         return Err(Error::invalid(format!("{field}.args"), bad, "has a NUL in it"));
     }
-    let env = process::environment(&format!("{field}.env"), hook.env())?;
+    let env = process::environment(&format_args!("{field}.env"), hook.env())?;
     Ok(Hook {
         path: hook.path().clone(),
         args: args.to_vec(),

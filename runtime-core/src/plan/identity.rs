@@ -44,7 +44,7 @@ pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> 
     const SYSTEMD: &str =
         "the systemd cgroup driver is not available; use cgroupfs (containerd: SystemdCgroup = false)";
     let given = match linux.cgroups_path() {
-        Some(path) => path::text(FIELD, path)?,
+        Some(path) => path::text(&FIELD, path)?,
         None => "",
     };
     // slice:prefix:name, as clients of the systemd driver write it.
@@ -54,7 +54,7 @@ pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> 
     if given.is_empty() {
         return Ok(format!("/{}", request.id));
     }
-    path::check(FIELD, given)?;
+    path::check(&FIELD, given)?;
     let mut cleaned = path::clean(given);
     if cleaned == "/" {
         return Err(Error::invalid(

@@ -13,6 +13,8 @@ mod namespace;
 mod options;
 mod path;
 mod process;
+#[cfg(test)]
+mod properties;
 mod schedule;
 mod sysctl;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
+use error::Entry;
 
 /// What containerd says beside the bundle, and what of the host the translation depends on.
 #[derive(Debug, Clone)]
@@ -67,6 +70,11 @@ impl Default for Request {
 
 /// Translates a bundle and what containerd asked for into a [`Plan`]. Pure: the same input gives the same Plan or error.
 pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
+    translate_owned(bundle.clone(), request)
+}
+
+/// [`translate`], for who needs the bundle no longer: its spec goes into the Plan as it is, without a copy.
+pub fn translate_owned(bundle: Bundle, request: &Request) -> Result<Plan, Error> {
     let spec = &bundle.spec;
     let missing = |field: &str| Error::Missing { field: field.into() };
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
@@ -117,10 +125,10 @@ pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
     };
     Ok(Plan {
         id: request.id.clone(),
-        bundle: bundle.dir.clone(),
+        bundle: bundle.dir,
         cgroup: identity::cgroup(linux, request)?,
         capability_limit,
-        spec: spec.clone(),
+        spec: bundle.spec,
         container,
         process,
     })
@@ -202,8 +210,8 @@ fn refuse(spec: &oci::Spec, linux: &oci::Linux, request: &Request) -> Result<(),
 }
 
 fn rootfs(root: &oci::Root, linux: &oci::Linux, bundle: &Path, request: &Request) -> Result<Rootfs, Error> {
-    let given = path::text("root.path", root.path())?;
-    path::check("root.path", given)?;
+    let given = path::text(&"root.path", root.path())?;
+    path::check(&"root.path", given)?;
     if root.path().components().any(|part| part == Component::ParentDir) {
         return Err(Error::invalid("root.path", given, "has a `..` in it"));
     }
@@ -244,10 +252,10 @@ fn propagation(name: &str) -> Option<u64> {
 
 fn paths(field: &str, given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
     let clean = |(index, given): (usize, &String)| {
-        path::check_absolute(&format!("{field}[{index}]"), given)?;
+        path::check_absolute(&Entry { list: field, index }, given)?;
         match path::clean(given) {
             root if root == "/" => Err(Error::invalid(
-                format!("{field}[{index}]"),
+                Entry { list: field, index },
                 given,
                 "is the rootfs itself",
             )),

@@ -1,9 +1,11 @@
 //! Mounts: those of the spec, and those that make the rootfs.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use oci_spec::runtime as oci;
 
+use super::error::Entry;
 use super::options::{self, Binding, MOUNT_ATTR_RDONLY};
 use super::{Error, IdMap, Mount, MountIdMap, MountSource, Namespace, Namespaces, RootfsMount, namespace, path};
 
@@ -42,28 +44,28 @@ pub(super) fn mounts(
 }
 
 fn translate(index: usize, given: &oci::Mount, bundle: &Path, namespaces: &Namespaces) -> Result<Mount, Error> {
-    let field = |name: &str| format!("mounts[{index}].{name}");
-    let destination = path::text("mounts", given.destination())?;
-    path::check(&field("destination"), destination)?;
+    let at = Entry { list: "mounts", index };
+    let destination = path::text(&at.field("destination"), given.destination())?;
+    path::check(&at.field("destination"), destination)?;
     let mut mount = Mount {
         destination: path::clean(destination),
         ..Mount::default()
     };
 
     let options = given.options().iter().flatten().map(String::as_str);
-    let mut binding = options::apply(&field("options"), options, &mut mount)?;
+    let mut binding = options::apply(&at.field("options"), options, &mut mount)?;
     let kind = given.typ().as_deref().unwrap_or_default();
     if kind == "bind" {
         binding = binding.or(Some(Binding::Bind));
     }
     let source = match given.source() {
-        Some(source) => path::text(&field("source"), source)?,
+        Some(source) => path::text(&at.field("source"), source)?,
         None => "",
     };
-    mount.source = self::source(&field, kind, source, binding, bundle)?;
-    check_destination(&field("destination"), &mount, kind)?;
-    id_maps(&field, given, &mut mount, namespaces)?;
-    finish(&field, &mut mount, source)?;
+    mount.source = self::source(at, kind, source, binding, bundle)?;
+    check_destination(&at.field("destination"), &mount, kind)?;
+    id_maps(at, given, &mut mount, namespaces)?;
+    finish(at, &mut mount, source)?;
     Ok(mount)
 }
 
@@ -77,27 +79,31 @@ pub(super) fn rootfs(given: &[RootfsMount], bundle: &Path) -> Result<Vec<Mount>,
 }
 
 fn translate_rootfs(index: usize, given: &RootfsMount, bundle: &Path) -> Result<Mount, Error> {
-    let field = |name: &str| format!("rootfs[{index}].{name}");
+    let at = Entry { list: "rootfs", index };
     if !given.target.is_empty() {
-        path::check(&field("target"), &given.target)?;
+        path::check(&at.field("target"), &given.target)?;
     }
     let mut mount = Mount {
         destination: path::clean(&given.target),
         ..Mount::default()
     };
-    let mut binding = options::apply(&field("options"), given.options.iter().map(String::as_str), &mut mount)?;
+    let mut binding = options::apply(
+        &at.field("options"),
+        given.options.iter().map(String::as_str),
+        &mut mount,
+    )?;
     if given.kind == "bind" {
         binding = binding.or(Some(Binding::Bind));
     }
-    mount.source = source(&field, &given.kind, &given.source, binding, bundle)?;
+    mount.source = source(at, &given.kind, &given.source, binding, bundle)?;
     // An overlay's maps are for its lower directories, see containerd's overlay snapshotter; other mounts are mapped
     // themselves.
     if given.kind != "overlay" {
         let maps =
             ["uidmap=", "gidmap="].map(|prefix| mount.data.iter().find_map(|option| option.strip_prefix(prefix)));
         if let [Some(uids), Some(gids)] = maps {
-            let uid_map = parse_map(&field("options"), uids)?;
-            let gid_map = parse_map(&field("options"), gids)?;
+            let uid_map = parse_map(&at.field("options"), uids)?;
+            let gid_map = parse_map(&at.field("options"), gids)?;
             mount.idmap = Some(MountIdMap {
                 recursive: false,
                 uid_map,
@@ -108,12 +114,12 @@ fn translate_rootfs(index: usize, given: &RootfsMount, bundle: &Path) -> Result<
             .data
             .retain(|option| !option.starts_with("uidmap=") && !option.starts_with("gidmap="));
     }
-    finish(&field, &mut mount, &given.source)?;
+    finish(at, &mut mount, &given.source)?;
     Ok(mount)
 }
 
 /// `container:host:size`, several with commas between.
-fn parse_map(field: &str, text: &str) -> Result<Vec<IdMap>, Error> {
+fn parse_map(field: &dyn Display, text: &str) -> Result<Vec<IdMap>, Error> {
     let line = |text: &str| {
         let mut numbers = text.split(':').map(|number| number.parse::<u32>().ok());
         match (numbers.next(), numbers.next(), numbers.next(), numbers.next()) {
@@ -128,7 +134,7 @@ fn parse_map(field: &str, text: &str) -> Result<Vec<IdMap>, Error> {
 }
 
 fn source(
-    field: &dyn Fn(&str) -> String,
+    at: Entry<'_>,
     kind: &str,
     source: &str,
     binding: Option<Binding>,
@@ -136,7 +142,7 @@ fn source(
 ) -> Result<MountSource, Error> {
     if let Some(binding) = binding {
         // The type says nothing about a bind: whatever stands there is ignored, as everywhere.
-        path::check(&field("source"), source)?;
+        path::check(&at.field("source"), source)?;
         let path = if source.starts_with('/') {
             source.into()
         } else {
@@ -148,13 +154,13 @@ fn source(
         });
     }
     if kind.is_empty() {
-        return Err(Error::Missing { field: field("type") });
+        return Err(Error::missing(at.field("type")));
     }
     if kind.len() > KIND_MAX || kind.contains(['\0', '/', ',']) {
-        return Err(Error::invalid(field("type"), kind, "is not a file system type"));
+        return Err(Error::invalid(at.field("type"), kind, "is not a file system type"));
     }
     if !source.is_empty() {
-        path::check(&field("source"), source)?;
+        path::check(&at.field("source"), source)?;
     }
     Ok(match kind {
         "cgroup" | "cgroup2" => MountSource::Cgroup,
@@ -167,7 +173,7 @@ fn source(
 
 /// What must not be mounted over: `/` is the rootfs, and what is below /proc is trusted by whoever writes labels, limits
 /// and maps there. The rest of the rule, for a destination that is a link, belongs to whoever resolves it.
-fn check_destination(field: &str, mount: &Mount, kind: &str) -> Result<(), Error> {
+fn check_destination(field: &dyn Display, mount: &Mount, kind: &str) -> Result<(), Error> {
     let destination = mount.destination.as_str();
     if destination == "/" {
         return Err(Error::invalid(field, destination, "is the rootfs itself"));
@@ -185,25 +191,16 @@ fn check_destination(field: &str, mount: &Mount, kind: &str) -> Result<(), Error
     Ok(())
 }
 
-fn id_maps(
-    field: &dyn Fn(&str) -> String,
-    given: &oci::Mount,
-    mount: &mut Mount,
-    namespaces: &Namespaces,
-) -> Result<(), Error> {
-    let uid_map = namespace::id_map(&field("uidMappings"), given.uid_mappings())?;
-    let gid_map = namespace::id_map(&field("gidMappings"), given.gid_mappings())?;
+fn id_maps(at: Entry<'_>, given: &oci::Mount, mount: &mut Mount, namespaces: &Namespaces) -> Result<(), Error> {
+    let uid_map = namespace::id_map(&at.field("uidMappings"), given.uid_mappings())?;
+    let gid_map = namespace::id_map(&at.field("gidMappings"), given.gid_mappings())?;
     match (uid_map.is_empty(), gid_map.is_empty()) {
         (true, true) => {}
         (true, false) => {
-            return Err(Error::Missing {
-                field: field("uidMappings"),
-            });
+            return Err(Error::missing(at.field("uidMappings")));
         }
         (false, true) => {
-            return Err(Error::Missing {
-                field: field("gidMappings"),
-            });
+            return Err(Error::missing(at.field("gidMappings")));
         }
         (false, false) => {
             // Maps without the option mean the mount alone.
@@ -215,13 +212,13 @@ fn id_maps(
     let Some(idmap) = &mount.idmap else { return Ok(()) };
     if idmap.uid_map.is_empty() && namespaces.user == Namespace::Host {
         return Err(Error::NeedsNamespace {
-            field: field("options: idmap without mappings"),
+            field: at.field("options: idmap without mappings").to_string(),
             namespace: "user",
         });
     }
     if !matches!(mount.source, MountSource::Bind { .. }) {
         return Err(Error::unsupported(
-            field("options: idmap"),
+            at.field("options: idmap"),
             "only binds can be mapped; leave it out",
         ));
     }
@@ -229,9 +226,9 @@ fn id_maps(
 }
 
 /// What options and sources have to do with each other.
-fn finish(field: &dyn Fn(&str) -> String, mount: &mut Mount, source: &str) -> Result<(), Error> {
+fn finish(at: Entry<'_>, mount: &mut Mount, source: &str) -> Result<(), Error> {
     if let Some(long) = mount.data.iter().find(|option| option.len() > OPTION_MAX) {
-        return Err(Error::invalid(field("options"), long, "is too long for an option"));
+        return Err(Error::invalid(at.field("options"), long, "is too long for an option"));
     }
     let kind = match &mount.source {
         MountSource::Bind { .. } => {
@@ -239,7 +236,7 @@ fn finish(field: &dyn Fn(&str) -> String, mount: &mut Mount, source: &str) -> Re
             let idle = mount.data.first().or(mount.superblock.first());
             if let Some(option) = idle {
                 return Err(Error::invalid(
-                    field("options"),
+                    at.field("options"),
                     option,
                     "means nothing for a bind; remove it",
                 ));
@@ -251,7 +248,7 @@ fn finish(field: &dyn Fn(&str) -> String, mount: &mut Mount, source: &str) -> Re
     };
     if mount.copy_up && kind != "tmpfs" {
         return Err(Error::unsupported(
-            field("options: tmpcopyup"),
+            at.field("options: tmpcopyup"),
             "only a tmpfs can be filled; leave it out",
         ));
     }

@@ -1,7 +1,10 @@
 //! Namespaces, id maps, clock offsets.
 
+use std::fmt::Display;
+
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType as Kind};
 
+use super::error::Entry;
 use super::{Error, IdMap, Namespace, Namespaces, path};
 
 /// Lines of a map: the kernel's limit since 4.15, see user_namespaces(7).
@@ -19,7 +22,11 @@ pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
         *slot = match given.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
             None => Namespace::New,
             Some(joined) => {
-                let field = format!("linux.namespaces[{index}].path");
+                let field = Entry {
+                    list: "linux.namespaces",
+                    index,
+                }
+                .field("path");
                 path::check_absolute(&field, path::text(&field, joined)?)?;
                 Namespace::Path(joined.clone())
             }
@@ -31,8 +38,8 @@ pub(super) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
             field: "linux.namespaces: an entry of type mount".into(),
         });
     }
-    namespaces.uid_map = id_map("linux.uidMappings", linux.uid_mappings())?;
-    namespaces.gid_map = id_map("linux.gidMappings", linux.gid_mappings())?;
+    namespaces.uid_map = id_map(&"linux.uidMappings", linux.uid_mappings())?;
+    namespaces.gid_map = id_map(&"linux.gidMappings", linux.gid_mappings())?;
     check_maps(&namespaces)?;
     namespaces.time_offsets = time_offsets(linux, &namespaces)?;
     Ok(namespaces)
@@ -52,7 +59,7 @@ fn slot(namespaces: &mut Namespaces, kind: Kind) -> (&mut Namespace, &'static st
 }
 
 /// One map: what user_namespaces(7) demands of it, so that the error names the line and not only EINVAL.
-pub(super) fn id_map(field: &str, lines: &Option<Vec<LinuxIdMapping>>) -> Result<Vec<IdMap>, Error> {
+pub(super) fn id_map(field: &dyn Display, lines: &Option<Vec<LinuxIdMapping>>) -> Result<Vec<IdMap>, Error> {
     let lines = lines.as_deref().unwrap_or_default();
     let map = lines.iter().map(|line| IdMap {
         container: line.container_id(),
@@ -65,7 +72,7 @@ pub(super) fn id_map(field: &str, lines: &Option<Vec<LinuxIdMapping>>) -> Result
 }
 
 /// The rules of one map's lines among themselves.
-pub(super) fn check_map(field: &str, map: &[IdMap]) -> Result<(), Error> {
+pub(super) fn check_map(field: &dyn Display, map: &[IdMap]) -> Result<(), Error> {
     if map.len() > MAP_LINES {
         return Err(Error::number(
             field,

@@ -3,6 +3,8 @@
 //! The kernel's fd-based interface tells apart what mount(2) mixed: attributes of one mount (`mount_setattr`), flags of
 //! the superblock behind it, parameters of the file system (both `fsconfig`), and propagation.
 
+use std::fmt::Display;
+
 use super::{Error, Mount};
 
 // struct mount_attr, see mount_setattr(2).
@@ -138,7 +140,7 @@ pub(super) enum Binding {
 /// Applies `options` to `mount`, in order: of two that contradict each other the last one counts. What no option is known
 /// for is left to the file system, in `mount.data`.
 pub(super) fn apply<'a>(
-    field: &str,
+    field: &dyn Display,
     options: impl Iterator<Item = &'a str>,
     mount: &mut Mount,
 ) -> Result<Option<Binding>, Error> {
@@ -214,7 +216,7 @@ mod tests {
 
     fn applied(options: &[&str]) -> (Mount, Option<Binding>) {
         let mut mount = Mount::default();
-        let binding = apply("mounts[0].options", options.iter().copied(), &mut mount).unwrap();
+        let binding = apply(&"mounts[0].options", options.iter().copied(), &mut mount).unwrap();
         (mount, binding)
     }
 
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn remount_is_refused_by_name() {
-        let error = apply("mounts[2].options", ["remount"].into_iter(), &mut Mount::default())
+        let error = apply(&"mounts[2].options", ["remount"].into_iter(), &mut Mount::default())
             .unwrap_err()
             .to_string();
         assert!(

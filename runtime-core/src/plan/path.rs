@@ -1,5 +1,6 @@
 //! One normaliser for every path in the container.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use super::Error;
@@ -10,15 +11,15 @@ const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
 
 /// A path as text. JSON is UTF-8, so a path out of it always is; one made otherwise may not be.
-pub(super) fn text<'a>(field: &str, path: &'a Path) -> Result<&'a str, Error> {
+pub(super) fn text<'a>(field: &dyn Display, path: &'a Path) -> Result<&'a str, Error> {
     path.to_str()
         .ok_or_else(|| Error::invalid(field, path.to_string_lossy(), "is not UTF-8"))
 }
 
 /// What every path has to be, wherever it leads: not empty, without NUL, short enough for the kernel.
-pub(super) fn check(field: &str, path: &str) -> Result<(), Error> {
+pub(super) fn check(field: &dyn Display, path: &str) -> Result<(), Error> {
     if path.is_empty() {
-        return Err(Error::Missing { field: field.into() });
+        return Err(Error::missing(field));
     }
     if path.contains('\0') {
         return Err(Error::invalid(field, path, "has a NUL in it"));
@@ -30,7 +31,7 @@ pub(super) fn check(field: &str, path: &str) -> Result<(), Error> {
 }
 
 /// [`check`], and it has to be absolute.
-pub(super) fn check_absolute(field: &str, path: &str) -> Result<(), Error> {
+pub(super) fn check_absolute(field: &dyn Display, path: &str) -> Result<(), Error> {
     check(field, path)?;
     if path.starts_with('/') {
         Ok(())
@@ -81,20 +82,20 @@ mod tests {
 
     #[test]
     fn paths_that_no_system_call_could_take_are_refused() {
-        assert!(check("f", "/a").is_ok());
-        assert_eq!(check("f", "").unwrap_err().to_string(), "f is missing");
+        assert!(check(&"f", "/a").is_ok());
+        assert_eq!(check(&"f", "").unwrap_err().to_string(), "f is missing");
         assert_eq!(
-            check("f", "/a\0b").unwrap_err().to_string(),
+            check(&"f", "/a\0b").unwrap_err().to_string(),
             r#"f: "/a\0b" has a NUL in it"#
         );
         let deep = "/a".repeat(10_000);
-        let error = check("f", &deep).unwrap_err().to_string();
+        let error = check(&"f", &deep).unwrap_err().to_string();
         assert!(
             error.ends_with("… (20000 bytes) is too long for a path") && error.len() < 200,
             "{error}"
         );
-        assert!(check("f", &format!("/{}", "x".repeat(256))).is_err());
-        let error = check_absolute("f", "a/b").unwrap_err().to_string();
+        assert!(check(&"f", &format!("/{}", "x".repeat(256))).is_err());
+        let error = check_absolute(&"f", "a/b").unwrap_err().to_string();
         assert_eq!(error, r#"f: "a/b" is not an absolute path"#);
     }
 }

@@ -1,6 +1,7 @@
 //! A process: init or an exec.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 
 use oci_spec::runtime::{self as oci, PosixRlimitType as Limit};
 
@@ -17,7 +18,7 @@ pub(super) fn process(given: &oci::Process, limit: u64, namespaces: &Namespaces)
     let terminal = given.terminal().unwrap_or(false);
     Ok(Process {
         args: args(given.args())?,
-        env: environment("process.env", given.env())?,
+        env: environment(&"process.env", given.env())?,
         cwd: cwd(given)?,
         uid,
         gid,
@@ -91,7 +92,7 @@ fn args(given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
 }
 
 /// An environment: every entry `NAME=value`; of two with one name the last one counts, as with runc since 1.3.
-pub(super) fn environment(field: &str, given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
+pub(super) fn environment(field: &dyn Display, given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
     let given = given.as_deref().unwrap_or_default();
     let mut names = HashSet::with_capacity(given.len());
     let mut env = Vec::with_capacity(given.len());
@@ -109,8 +110,8 @@ pub(super) fn environment(field: &str, given: &Option<Vec<String>>) -> Result<Ve
 }
 
 fn cwd(given: &oci::Process) -> Result<String, Error> {
-    let cwd = path::text("process.cwd", given.cwd())?;
-    path::check_absolute("process.cwd", cwd)?;
+    let cwd = path::text(&"process.cwd", given.cwd())?;
+    path::check_absolute(&"process.cwd", cwd)?;
     Ok(cwd.into())
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// What `ctr run` writes for a container, in the parts that matter.
-fn base() -> Value {
+pub(super) fn base() -> Value {
     json!({
         "ociVersion": "1.2.0",
         "process": {

@@ -143,11 +143,10 @@ fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: S
         id: id.to_owned(),
         source,
     })?;
-    let plan = plan::translate(&bundle, request).map_err(|source| Error::Plan {
+    let plan = plan::translate_owned(bundle, request).map_err(|source| Error::Plan {
         id: id.to_owned(),
         source,
     })?;
-    drop(bundle);
     let executable = shim.executable().map_err(failed)?;
     let (native, launched) = native::create(&executable, &plan, &shim.owner, stdio).map_err(failed)?;
     // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
