@@ -29,7 +29,6 @@ fn any(type_url: &str, message: &impl Message) -> protobuf::Result<Any> {
 
 #[cfg(test)]
 mod tests {
-    use runtime_core::cgroup::{StatsV1, StatsV2};
 
     use super::*;
 
