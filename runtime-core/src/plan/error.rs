@@ -29,7 +29,7 @@ pub enum Error {
     #[error("{field}: {value} is there twice")]
     Duplicate { field: String, value: String },
     /// A setting that would change the host, or the pod's other containers.
-    #[error("{field}: the container needs a {namespace} namespace of its own for this")]
+    #[error("{field}: the container needs its own {namespace} namespace for this")]
     NeedsNamespace { field: String, namespace: &'static str },
     /// A requested capability that the host cannot give.
     #[error("process.capabilities.{set}: this host does not have {name}; remove it, or give it to containerd")]
