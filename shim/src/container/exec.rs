@@ -160,13 +160,15 @@ impl Container {
         })?;
         let child = Child::register(process.pid());
         let process = Arc::new(process);
-        let attached = console.map_or(Ok(()), |master| io.attach_console(master));
+        let attached = console
+            .map_or(Ok(()), |master| io.attach_console(master))
+            .and_then(|()| io.process_starts());
         exec.process.launched(Arc::clone(&process), io);
         tokio::spawn(exit::follow_exec(Arc::clone(self), Arc::clone(exec), process, child));
         if let Err(error) = attached {
             // It runs, only nobody sees what it writes: its client finds out by the end of its stream.
             log::error!(
-                "attach the console of process {} of container {}: {error}",
+                "attach the streams of process {} of container {}: {error}",
                 exec.id,
                 self.id
             );

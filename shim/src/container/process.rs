@@ -115,6 +115,11 @@ impl Process {
         self.io().as_ref().map_or(Ok(()), |io| io.resize(rows, columns))
     }
 
+    /// It starts: from now on its client's input reaches it.
+    pub fn starts(&self) -> Result<(), io::Error> {
+        self.io().as_mut().map_or(Ok(()), Io::process_starts)
+    }
+
     /// Closes the shim's own writer of its stdin.
     pub fn close_stdin(&self) {
         if let Some(io) = self.io().as_mut() {

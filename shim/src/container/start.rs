@@ -13,6 +13,10 @@ impl Container {
     pub async fn start(self: &Arc<Self>) -> Result<u32, Error> {
         let _starting = self.init.hold_exit().await;
         self.allow(Operation::Start)?;
+        self.init.starts().map_err(|source| Error::Streams {
+            id: self.id.clone(),
+            source,
+        })?;
         let native = Arc::clone(&self.native);
         let started = self.shim.blocking(move || native.start()).await?;
         started.map_err(|source| Error::Native {

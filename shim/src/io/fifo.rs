@@ -63,22 +63,27 @@ impl Fifo {
     }
 }
 
-/// A FIFO for a process's input.
+/// A FIFO for a process's input, found and not open yet: see [`Input::open`].
 #[derive(Debug)]
-pub(super) struct Input {
-    pub reader: AsyncFd<OwnedFd>,
-    /// Our own writer: without it, a client that has not come yet, or a containerd that restarts, is end of file.
-    pub keeper: OwnedFd,
-}
+pub(super) struct Input(Fifo);
 
 impl Input {
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let fifo = Fifo::find(path)?;
+    pub fn find(path: &Path) -> Result<Self, Error> {
+        Fifo::find(path).map(Self)
+    }
+
+    /// Opens it: our reader, and our own writer, without which a client that has not come yet, or a containerd that
+    /// restarts, is end of file.
+    ///
+    /// From here on a client can write. It should not before the process starts: `ctr run` calls CloseIO at the end of its
+    /// own input, but forgets to if that comes before Create has returned.
+    pub fn open(self) -> Result<(AsyncFd<OwnedFd>, OwnedFd), Error> {
+        let Self(fifo) = self;
         let reader = fifo.open(OFlags::RDONLY).map_err(|errno| fifo.failed(errno))?;
         // There is a reader now, so that this cannot be ENXIO.
         let keeper = fifo.open(OFlags::WRONLY).map_err(|errno| fifo.failed(errno))?;
         let reader = watch(reader, Interest::READABLE).map_err(|error| fifo.failed(error))?;
-        Ok(Self { reader, keeper })
+        Ok((reader, keeper))
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use super::error::Error;
 use super::uri::Binary;
 use super::watch::watch;
+use crate::reaper::Child;
 
 /// How long a program may take until it says that it is ready. The runc shim waits for ever.
 const READY: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ const TERMINATE: Duration = Duration::from_secs(12);
 pub(super) struct Logger {
     program: PathBuf,
     pidfd: AsyncFd<OwnedFd>,
+    /// Reaped by us while we are there.
+    _child: Child,
 }
 
 impl Logger {
@@ -88,11 +91,13 @@ impl Logger {
         let namespace = CString::new(format!("CONTAINER_NAMESPACE={namespace}"))?;
         let null = null.as_fd();
         let fds = [null, null, null, stdout.as_fd(), stderr.as_fd(), ready.as_fd()];
-        let (_, pidfd) = start_program(&path, &argv, &[&id, &namespace], &fds)?;
+        let (pid, pidfd) = start_program(&path, &argv, &[&id, &namespace], &fds)?;
+        let child = Child::register(pid);
         let pidfd = watch(pidfd, Interest::READABLE)?;
         Ok(Self {
             program: binary.path.clone(),
             pidfd,
+            _child: child,
         })
     }
 

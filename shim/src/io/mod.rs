@@ -64,19 +64,19 @@ pub struct Io {
     input: Vec<Copy>,
     /// The copies of stdout and stderr, or of the console's output.
     output: Vec<Copy>,
+    /// Where stdin comes from, until the process starts.
+    stdin: Option<fifo::Input>,
+    /// Where stdin goes, until the process starts; a console is in `console`.
+    stdin_pipe: Option<AsyncFd<OwnedFd>>,
     /// Our writer of the stdin FIFO.
     stdin_keeper: Option<OwnedFd>,
-    /// Streams of a process with a terminal, until its console is attached.
-    waiting: Option<Waiting>,
+    /// CloseIO was called.
+    stdin_closed: bool,
+    /// Where a console's output goes, until the console is attached.
+    console_output: Option<Sink>,
     console: Option<Console>,
     /// The program that gets the output.
     logger: Option<Logger>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    stdin: Option<AsyncFd<OwnedFd>>,
-    stdout: Option<Sink>,
 }
 
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Drop for Copy {
 }
 
 impl Io {
-    /// Opens what `spec` names; copying begins. Never waits for a client. The second value is for the process: without a
+    /// Opens what `spec` names; output is copied from now on, input from [`Io::process_starts`]. Never waits for a client. The second value is for the process: without a
     /// terminal, what its fds 0, 1 and 2 are to be; with one, nothing.
     ///
     /// # Errors
@@ -121,17 +121,13 @@ impl Io {
     pub async fn open(spec: Spec<'_>) -> Result<(Self, Stdio), Error> {
         let mut io = Self::default();
         let mut stdio = Stdio::default();
-        let stdin = match Target::parse(spec.stdin)? {
+        io.stdin = match Target::parse(spec.stdin)? {
             Target::Null => None,
-            Target::Fifo(path) => Some(fifo::Input::open(&path)?),
+            Target::Fifo(path) => Some(fifo::Input::find(&path)?),
             _ => return Err(unfit("stdin", spec.stdin, "input comes from a FIFO")),
         };
-        let stdin = stdin.map(|input| {
-            io.stdin_keeper = Some(input.keeper);
-            input.reader
-        });
         if spec.terminal {
-            let stdout = match Target::parse(spec.stdout)? {
+            io.console_output = match Target::parse(spec.stdout)? {
                 Target::Binary(binary) => {
                     // A console has one output: the program finds the end of its other input at once.
                     let (logger, stdout, _) = start_logger(binary, &spec).await?;
@@ -140,7 +136,6 @@ impl Io {
                 }
                 target => sink("stdout", spec.stdout, target)?,
             };
-            io.waiting = Some(Waiting { stdin, stdout });
             return Ok((io, stdio));
         }
         match Target::parse(spec.stdout)? {
@@ -160,37 +155,44 @@ impl Io {
                 stdio.stderr = io.copy_output("stderr", stderr, &spec)?;
             }
         }
-        if let Some(from) = stdin {
+        if io.stdin.is_some() {
             let (theirs, ours) = pipe("stdin", &spec)?;
-            let to = watched("stdin", ours, Interest::WRITABLE)?;
+            io.stdin_pipe = Some(watched("stdin", ours, Interest::WRITABLE)?);
             stdio.stdin = Some(theirs);
-            io.input
-                .push(Copy::start("stdin", async move { copy::splice(&from, &to).await }));
         }
         Ok((io, stdio))
     }
 
-    /// Starts copying between the streams and `master`, the process's console.
+    /// Starts copying what comes out of `master`, the process's console.
     ///
     /// # Errors
     /// The kernel's, if it refuses to watch the console.
     pub fn attach_console(&mut self, master: OwnedFd) -> Result<(), Error> {
-        let Some(waiting) = self.waiting.take() else {
-            return Ok(());
-        };
         let master = Arc::new(watched("console", master, Interest::READABLE | Interest::WRITABLE)?);
         let ended = Arc::new(Notify::new());
-        if let Some(from) = waiting.stdin {
-            self.input
-                .push(Copy::start("stdin", copy::input(from, Arc::clone(&master))));
-        }
-        if let Some(to) = waiting.stdout {
-            self.output.push(Copy::start(
-                "console",
-                copy::console(Arc::clone(&master), to, Arc::clone(&ended)),
-            ));
+        if let Some(to) = self.console_output.take() {
+            let copy = copy::console(Arc::clone(&master), to, Arc::clone(&ended));
+            self.output.push(Copy::start("console", copy));
         }
         self.console = Some(Console { master, ended });
+        Ok(())
+    }
+
+    /// The process starts, and its console, if it is to have one, is attached: its input may come.
+    ///
+    /// # Errors
+    /// Names the stdin FIFO, where it cannot be opened.
+    pub fn process_starts(&mut self) -> Result<(), Error> {
+        let Some(stdin) = self.stdin.take() else { return Ok(()) };
+        let (from, keeper) = stdin.open()?;
+        self.stdin_keeper = (!self.stdin_closed).then_some(keeper);
+        if let Some(to) = self.stdin_pipe.take() {
+            let copy = async move { copy::splice(&from, &to).await };
+            self.input.push(Copy::start("stdin", copy));
+        } else if let Some(console) = &self.console {
+            let copy = copy::input(from, Arc::clone(&console.master));
+            self.input.push(Copy::start("stdin", copy));
+        }
         Ok(())
     }
 
@@ -215,6 +217,7 @@ impl Io {
 
     /// Lets go of our own writer of the stdin FIFO (CloseIO): the process reads to its end once its client has closed too.
     pub fn close_stdin(&mut self) {
+        self.stdin_closed = true;
         self.stdin_keeper = None;
     }
 

@@ -33,6 +33,7 @@ async fn attached(client: &Client, stdin: bool) -> (Io, OwnedFd) {
     assert!(stdio.stdin.is_none() && stdio.stdout.is_none() && stdio.stderr.is_none());
     let (master, slave) = terminal();
     io.attach_console(master).unwrap();
+    io.process_starts().unwrap();
     (io, slave)
 }
 

@@ -198,6 +198,7 @@ async fn input_waits_for_its_client_and_ends_when_both_have_closed() {
     })
     .await
     .unwrap();
+    io.process_starts().unwrap();
     let read = thread(move || {
         let mut content = Vec::new();
         File::from(stdio.stdin.unwrap()).read_to_end(&mut content).unwrap();
@@ -228,6 +229,7 @@ async fn close_stdin_before_any_client_is_end_of_file() {
     })
     .await
     .unwrap();
+    io.process_starts().unwrap();
     io.close_stdin();
     let read = thread(move || File::from(stdio.stdin.unwrap()).read(&mut [0; 1]).unwrap());
     assert_eq!(read.await.unwrap(), 0);
@@ -244,6 +246,7 @@ async fn a_process_that_closes_its_input_breaks_its_clients_pipe() {
     })
     .await
     .unwrap();
+    io.process_starts().unwrap();
     drop(stdio.stdin);
     let broken = thread(move || {
         let mut file = open_writer(&stdin);
@@ -343,4 +346,30 @@ async fn what_is_not_a_fifo_is_refused_by_name() {
     })
     .await;
     assert_eq!(stdin, "stdin cannot be file:///tmp/x: input comes from a FIFO");
+}
+
+#[tokio::test]
+async fn a_client_cannot_write_before_the_process_starts() {
+    let client = Client::new();
+    let stdin = client.fifo("in");
+    let (mut io, stdio) = Io::open(Spec {
+        stdin: &stdin,
+        ..NOTHING
+    })
+    .await
+    .unwrap();
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+    let early = rustix::fs::open(&stdin, flags, rustix::fs::Mode::empty());
+    assert_eq!(early.unwrap_err(), rustix::io::Errno::NXIO);
+    io.process_starts().unwrap();
+    let writer = thread(move || open_writer(&stdin).write_all(b"in time").unwrap());
+    writer.await.unwrap();
+    io.close_stdin();
+    let read = thread(move || {
+        let mut content = String::new();
+        File::from(stdio.stdin.unwrap()).read_to_string(&mut content).unwrap();
+        content
+    });
+    assert_eq!(read.await.unwrap(), "in time");
+    io.drain(LONG).await;
 }
