@@ -26,7 +26,6 @@ pub struct Builder<'a> {
     spec: Value,
     streams: Streams,
     options: Option<Any>,
-    task_options: Option<Any>,
     rootfs: Option<Vec<Mount>>,
 }
 
@@ -40,7 +39,6 @@ impl<'a> Builder<'a> {
             spec,
             streams: Streams::default(),
             options: None,
-            task_options: None,
             rootfs: None,
         }
     }
@@ -90,8 +88,7 @@ impl<'a> Builder<'a> {
 
     /// Options of the runtime, in the container's record.
     pub fn options(mut self, options: Any) -> Self {
-        self.options = Some(options.clone());
-        self.task_options = Some(options);
+        self.options = Some(options);
         self
     }
 
@@ -150,7 +147,6 @@ impl<'a> Prepared<'a> {
             stdout,
             stderr,
             terminal: builder.streams.terminal,
-            options: builder.task_options.clone(),
             ..CreateTaskRequest::default()
         };
         let response = api

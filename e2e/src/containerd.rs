@@ -268,6 +268,17 @@ level = "{log_level}"
         let wanted: Vec<&str> = text.lines().filter(|line| !line.contains("level=debug")).collect();
         wanted[wanted.len().saturating_sub(lines)..].join("\n")
     }
+
+    /// The last lines of the log, at most so many, that name something and are no mere debugging.
+    pub fn log_about(&self, what: &str, lines: usize) -> Vec<String> {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let worth = |line: &&str| line.contains(what) && !line.contains("level=debug");
+        let wanted: Vec<&str> = text.lines().filter(worth).collect();
+        wanted[wanted.len().saturating_sub(lines)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    }
 }
 
 impl Drop for Daemon {

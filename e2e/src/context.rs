@@ -135,6 +135,26 @@ impl Ctx {
         }
     }
 
+    /// What containerd logged about the containers that an error names, or else about all of this test.
+    pub fn log(&self, error: &str) -> String {
+        let words: Vec<&str> = error.split_whitespace().collect();
+        let named = self
+            .ids
+            .borrow()
+            .iter()
+            .find(|id| words.contains(&id.as_str()))
+            .cloned();
+        let lines = match named {
+            Some(id) => self.daemon.log_about(&id, 12),
+            None => self.daemon.log_about(&format!("t{}-", self.number), 12),
+        };
+        if lines.is_empty() {
+            String::new()
+        } else {
+            format!("\ncontainerd's log:\n  {}", lines.join("\n  "))
+        }
+    }
+
     /// The names under which this test's shims may have sockets.
     pub fn socket_names(&self) -> Vec<String> {
         self.ids

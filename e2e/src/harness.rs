@@ -303,14 +303,17 @@ async fn on_worker(behaviour: &Rc<Behaviour>, runtime: Runtime, worker: &Worker)
     };
     ctx.forgive_sockets_of_runc();
     let left = leaks::nothing_more_than(&before, &worker.daemon, &worker.namespace, &ctx.socket_names()).await;
-    for (later, what) in [(cleaned, "then"), (left, "then")] {
+    for later in [cleaned, left] {
         outcome = match (outcome, later) {
             (Ok(()), later) => later,
-            (Err(first), Err(second)) => Err(anyhow!("{first:#}\n{what}: {second:#}")),
+            (Err(first), Err(second)) => Err(anyhow!("{first:#}\nthen: {second:#}")),
             (first, Ok(())) => first,
         };
     }
-    outcome
+    outcome.map_err(|error| {
+        let text = format!("{error:#}");
+        anyhow!("{text}{}", ctx.log(&text))
+    })
 }
 
 /// runc leaves the directory above its containers' cgroups, which the test run has named; empty, it goes.

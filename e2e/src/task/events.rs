@@ -16,6 +16,10 @@ fn of_tasks(t: &mut Registry) {
     t.add("a container's life is create, start, exit, delete", async |c| {
         let container = c.container().args(&["probe", "exit", "5"]).start().await?;
         container.wait().await?;
+        // runc's shim of containerd 2 may end with its exit event unpublished if it is deleted at once.
+        c.events()
+            .wait_for(&container.id, "exit", |event| event.process == container.id)
+            .await?;
         container.delete().await?;
         c.events().wait_for(&container.id, "delete", |_| true).await?;
         same!(c.events().kinds(&container.id), ["create", "start", "exit", "delete"]);
@@ -24,6 +28,10 @@ fn of_tasks(t: &mut Registry) {
     t.add("events of a task tell its pid, its status and its bundle", async |c| {
         let container = c.container().args(&["probe", "exit", "5"]).start().await?;
         container.wait().await?;
+        // runc's shim of containerd 2 may end with its exit event unpublished if it is deleted at once.
+        c.events()
+            .wait_for(&container.id, "exit", |event| event.process == container.id)
+            .await?;
         container.delete().await?;
         c.events().wait_for(&container.id, "delete", |_| true).await?;
         for event in c.events().of(&container.id) {
@@ -160,6 +168,10 @@ fn of_execs(t: &mut Registry) {
         container.sh("true").await?;
         container.kill(9).await?;
         container.wait().await?;
+        // runc's shim of containerd 2 may end with its exit event unpublished if it is deleted at once.
+        c.events()
+            .wait_for(&container.id, "exit", |event| event.process == container.id)
+            .await?;
         container.delete().await?;
         c.events().wait_for(&container.id, "delete", |_| true).await?;
         let deletes = c

@@ -3,6 +3,7 @@
 use containerd_client::services::v1::{GetRequest, StartRequest, WaitRequest};
 use containerd_client::tonic::Code;
 use containerd_client::types::v1::Status;
+use prost_types::Any;
 
 use crate::expect::refused;
 use crate::harness::Registry;
@@ -265,4 +266,42 @@ pub fn register(t: &mut Registry) {
         }
         Ok(())
     });
+    t.add(
+        "options of runc's shim are taken: no keyring, an owner for the streams",
+        async |c| {
+            // NoNewKeyring is field 3, IoUid 5, IoGid 6 of containerd.runc.v1.Options.
+            let value = vec![0x18, 1, 0x28, 0xe8, 0x07, 0x30, 0xe8, 0x07];
+            let options = Any {
+                type_url: "containerd.runc.v1.Options".to_owned(),
+                value,
+            };
+            let container = c.container().args(&["cat", "/proc/keys"]).options(options);
+            let container = container.spec(|spec| spec["linux"]["maskedPaths"] = serde_json::json!([]));
+            let unwanted = format!("_ses.{}:", container.id);
+            let output = container.output().await?;
+            same!(output.ok()?.contains(&unwanted), false, "{}", output.stdout);
+            Ok(())
+        },
+    );
+    t.add("options that no runtime knows are refused by their type", async |c| {
+        let options = Any {
+            type_url: "example.test.Options".to_owned(),
+            value: vec![8, 1],
+        };
+        let refusal = refused(c.container().options(options).create().await)?;
+        if c.is_nucleus() {
+            refusal.saying("example.test.Options")?;
+        }
+        Ok(())
+    });
+    t.add("options as Kubernetes sends them are taken", async |c| {
+        // runtimeoptions.v1.Options with an empty ConfigBody: TypeUrl is field 1.
+        let name = b"io.containerd.nucleus.v2.Options";
+        let value = [&[0x0a, u8::try_from(name.len())?], name.as_slice()].concat();
+        let type_url = "runtimeoptions.v1.Options".to_owned();
+        let container = c.container().args(&["echo", "fine"]).options(Any { type_url, value });
+        same!(container.output().await?.ok()?, "fine\n");
+        Ok(())
+    })
+    .differs("Kubernetes sends runc's shim its own type");
 }
