@@ -39,13 +39,8 @@ pub struct Image {
 pub fn build(tools: &Tools, file: &Path) -> Result<Image> {
     let layer = layer(tools)?;
     let chain_id = digest(&layer);
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = json!({
-        "architecture": architecture,
+        "architecture": architecture(),
         "os": "linux",
         "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
         "rootfs": {"type": "layers", "diff_ids": [chain_id]},
@@ -119,20 +114,33 @@ fn layer(tools: &Tools) -> Result<Vec<u8>> {
         let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
         add(&mut archive, path, 0o755, &bytes)?;
     }
-    let applets = Command::new(&tools.busybox)
-        .arg("--list")
-        .output()
-        .context("ask busybox for its applets")?;
-    for applet in String::from_utf8_lossy(&applets.stdout)
-        .lines()
-        .filter(|applet| *applet != "busybox")
-    {
+    for applet in applets(tools)? {
         link(&mut archive, &format!("bin/{applet}"), "busybox")?;
     }
     // Links that lead out of a container if they are followed by strings.
     link(&mut archive, "mnt/absolute", "/usr/data")?;
     link(&mut archive, "mnt/escape", "../../../../../../tmp")?;
     archive.into_inner().context("write the layer")
+}
+
+/// The machine's architecture, as images call it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Names under which busybox can be called.
+pub fn applets(tools: &Tools) -> Result<Vec<String>> {
+    let applets = Command::new(&tools.busybox)
+        .arg("--list")
+        .output()
+        .context("ask busybox for its applets")?;
+    let names = String::from_utf8_lossy(&applets.stdout);
+    let names = names.lines().filter(|applet| *applet != "busybox");
+    Ok(names.map(str::to_owned).collect())
 }
 
 type Archive<W> = tar::Builder<W>;
@@ -149,28 +157,32 @@ fn header(kind: tar::EntryType, mode: u32, size: usize, owner: u64) -> tar::Head
     header
 }
 
-fn add<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+/// Puts a file into a layer; it belongs to root.
+pub fn add<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
     let mut header = header(tar::EntryType::Regular, mode, bytes.len(), 0);
     archive
         .append_data(&mut header, path, bytes)
         .with_context(|| format!("add {path} to a tar file"))
 }
 
-fn directory<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, owner: u64) -> Result<()> {
+/// … a directory, with its owner
+pub fn directory<W: Write>(archive: &mut Archive<W>, path: &str, mode: u32, owner: u64) -> Result<()> {
     let mut header = header(tar::EntryType::Directory, mode, 0, owner);
     archive
         .append_data(&mut header, format!("{path}/"), std::io::empty())
         .with_context(|| format!("add {path}/"))
 }
 
-fn link<W: Write>(archive: &mut Archive<W>, path: &str, target: &str) -> Result<()> {
+/// … a symbolic link
+pub fn link<W: Write>(archive: &mut Archive<W>, path: &str, target: &str) -> Result<()> {
     let mut header = header(tar::EntryType::Symlink, 0o777, 0, 0);
     archive
         .append_link(&mut header, path, target)
         .with_context(|| format!("add the link {path}"))
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// sha256, as OCI writes it.
+pub fn digest(bytes: &[u8]) -> String {
     let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
 }

@@ -3,6 +3,7 @@
 mod api;
 mod bench;
 mod churn;
+mod client_suite;
 mod container;
 mod containerd;
 mod context;

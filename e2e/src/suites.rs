@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{churn, harness, prepare, task, unit};
+use crate::{churn, client_suite, harness, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -17,6 +17,7 @@ use crate::{churn, harness, prepare, task, unit};
 Suites:
   unit    the crates' own tests, clippy and rustfmt
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
+  client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -92,8 +93,15 @@ impl TestArgs {
         self.suites.is_empty() || self.suites.iter().any(|name| name == suite)
     }
 
+    /// Filters name behaviours of ours, unless this suite is asked for by its name.
+    fn wants_client(&self) -> bool {
+        let named = self.suites.iter().any(|name| name == client_suite::NAME);
+        named || (self.wants(client_suite::NAME) && self.filter.is_empty())
+    }
+
     fn check(&self) -> Result<()> {
-        let known: Vec<&str> = std::iter::once(UNIT)
+        let known: Vec<&str> = [UNIT, client_suite::NAME]
+            .into_iter()
             .chain(SUITES.iter().map(|suite| suite.name))
             .collect();
         match self.suites.iter().find(|name| !known.contains(&name.as_str())) {
@@ -120,6 +128,9 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
             count += 1;
         }
     }
+    if args.wants_client() {
+        println!("{}", client_suite::LIST);
+    }
     println!("{count} behaviours");
     Ok(ExitCode::SUCCESS)
 }
@@ -132,8 +143,13 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     if args.wants(UNIT) && choice.filter.is_empty() {
         results.push((UNIT, unit::run().await?));
     }
-    if SUITES.iter().any(|suite| args.wants(suite.name)) {
+    let with_client = args.wants_client();
+    if with_client || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
+        if with_client {
+            let tally = client_suite::run(&tools, &choice.runtimes, &args.filter).await?;
+            results.push((client_suite::NAME, tally));
+        }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
         }

@@ -101,7 +101,7 @@ pub async fn report(args: PrepareArgs) -> Result<ExitCode> {
 }
 
 /// Runs one step with a line before and after it, and shows what it wrote if it fails.
-async fn step(what: &str, command: &mut Command) -> Result<String> {
+pub async fn step(what: &str, command: &mut Command) -> Result<String> {
     let begun = Instant::now();
     eprintln!("prepare: {what} …");
     let output = command
