@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use runtime_core::bundle::Bundle;
-use runtime_core::cgroup::OomWatch;
+use runtime_core::cgroup::{self, OomWatch};
 use runtime_core::host;
 use runtime_core::native::{self, Launched, Stdio};
 use runtime_core::plan::{self, Plan, RootfsMount};
@@ -60,7 +60,8 @@ impl Container {
                 no_new_keyring: options.no_new_keyring,
                 systemd_cgroup: options.systemd_cgroup,
                 host_capabilities: host::capabilities(),
-                ..plan::Request::default()
+                // A host without any is told by what makes the cgroups.
+                cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
             };
             shim.blocking(move || build(&shim_, &id, &bundle, &request, stdio))
                 .await??

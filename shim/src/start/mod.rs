@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use containerd_shim_protos::shim::oci::Options;
 use protobuf::Message as _;
+use runtime_core::sys::process::close_on_exec_from;
 
 use crate::args::Args;
 use crate::input;
@@ -50,6 +51,9 @@ pub enum Error {
     /// Core scheduling was asked for and cannot be had.
     #[error("create a core scheduling cookie, as SCHED_CORE asks for")]
     SchedCore(#[source] io::Error),
+    /// What we inherited would be inherited on.
+    #[error("mark inherited descriptors close-on-exec")]
+    Inherited(#[source] io::Error),
     /// The server cannot be executed.
     #[error("execute the shim's server {program}")]
     Spawn {
@@ -142,6 +146,9 @@ fn spawn(
         rustix::thread::create_core_scheduling_cookie(rustix::process::getpid(), CoreSchedulingScope::ProcessGroup)
             .map_err(|error| Error::SchedCore(error.into()))?;
     }
+    // Go closes what it does not hand over; but whoever started containerd may have left something open, which would stay
+    // open as long as the pod.
+    close_on_exec_from(3).map_err(Error::Inherited)?;
     let spawned = std::env::current_exe()
         .map_err(|source| (String::from("/proc/self/exe"), source))
         .and_then(|program| {
