@@ -13,6 +13,9 @@ pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Type of the options for every other runtime.
 pub const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 
+/// Type that the clients of containerd 1.x send for a user namespace to whatever is not runc: the options of its first shim.
+pub const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
+
 /// A configuration file longer than this was never one.
 const CONFIG_LIMIT: u64 = 1 << 20;
 
@@ -112,6 +115,7 @@ impl Options {
         };
         match type_name(any) {
             RUNC_OPTIONS => Self::from_runc(oci::Options::parse_from_bytes(&any.value).map_err(decode)?),
+            CREATE_OPTIONS => Self::from_runc(create_options(&any.value).map_err(decode)?),
             RUNTIME_OPTIONS => RuntimeOptions::parse(&any.value).map_err(decode)?.resolve(),
             _ => Err(Error::UnknownType {
                 type_url: any.type_url.clone(),
@@ -186,6 +190,24 @@ fn boolean(key: &str, value: &str, line: usize) -> Result<bool, Error> {
             value: value.into(),
         }),
     }
+}
+
+/// `containerd.linux.runc.CreateOptions`, as far as it says anything beyond checkpoints. Fields: 1 no_pivot_root, 8
+/// no_new_keyring, 10 io_uid, 11 io_gid.
+fn create_options(message: &[u8]) -> protobuf::Result<oci::Options> {
+    let mut options = oci::Options::new();
+    let mut input = CodedInputStream::from_bytes(message);
+    while let Some(tag) = input.read_raw_tag_or_eof()? {
+        const VARINT: u32 = 0;
+        match (tag >> 3, tag & 7) {
+            (1, VARINT) => options.no_pivot_root = input.read_bool()?,
+            (8, VARINT) => options.no_new_keyring = input.read_bool()?,
+            (10, VARINT) => options.io_uid = input.read_uint32()?,
+            (11, VARINT) => options.io_gid = input.read_uint32()?,
+            _ => protobuf::rt::skip_field_for_tag(tag, &mut input)?,
+        }
+    }
+    Ok(options)
 }
 
 /// `runtimeoptions.v1.Options`, which containerd-shim-protos does not have.
@@ -279,6 +301,16 @@ mod tests {
             systemd_cgroup: true,
         };
         assert_eq!(Options::parse(Some(&runc(options))).unwrap(), expected);
+    }
+
+    #[test]
+    fn the_options_that_older_clients_send_for_a_user_namespace_are_understood() {
+        // io_uid = 1000, io_gid = 300, cgroups_mode = "x", which means nothing here.
+        let message = vec![0x3a, 1, b'x', 0x50, 0xe8, 0x07, 0x58, 0xac, 0x02];
+        let options = Options::parse(Some(&any(CREATE_OPTIONS, message))).unwrap();
+        assert_eq!((options.io_uid, options.io_gid), (1000, 300));
+        let error = Options::parse(Some(&any(CREATE_OPTIONS, vec![0x08, 1]))).unwrap_err();
+        assert!(error.to_string().contains("no_pivot_root"), "{error}");
     }
 
     #[test]
