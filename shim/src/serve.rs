@@ -1,7 +1,7 @@
 //! The `serve` action: the shim itself, one for each group of containers.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,6 @@ const UNUSED: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(2);
 /// The events that are on their way: containerd's own shims wait as long.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Threads for blocking work end after this: a create and its start share one, an idle shim has none.
-const KEEP_ALIVE: Duration = Duration::from_millis(200);
-/// At most so many at once; what is more waits.
-const THREADS: usize = 32;
-/// Parsing of config.json recurses up to 128 levels deep; the rest is shallow.
-const STACK: usize = 512 << 10;
-
 /// Why the shim cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -65,9 +58,6 @@ pub fn run(args: Args) -> Result<(), Error> {
     let listener = take_listener()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(THREADS)
-        .thread_keep_alive(KEEP_ALIVE)
-        .thread_stack_size(STACK)
         .build()
         .map_err(Error::Runtime)?
         .block_on(serve(args, listener))
@@ -75,7 +65,7 @@ pub fn run(args: Args) -> Result<(), Error> {
 
 /// The listener is what `start` made our stdin; in its place comes what every program expects there.
 fn take_listener() -> Result<OwnedFd, Error> {
-    let listener = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Listener)?;
+    let listener = rustix::stdio::stdin().try_clone_to_owned().map_err(Error::Listener)?;
     let null = std::fs::File::open("/dev/null").map_err(Error::Null)?;
     rustix::stdio::dup2_stdin(&null).map_err(|error| Error::Null(error.into()))?;
     Ok(listener)

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtime_core::native::{self, Executable, Owner};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::container::{Container, Error};
 use crate::events::Publisher;
+
+/// Threads for blocking work at once; what is more waits.
+const THREADS: usize = 32;
+/// Their stacks: parsing of config.json recurses up to 128 levels deep; the rest is shallow. Only what is used takes memory.
+const STACK: usize = 512 << 10;
 
 /// One shim: the containers of a group and what they need.
 pub struct Shim {
@@ -23,6 +28,7 @@ pub struct Shim {
     executable: Mutex<Option<Arc<Executable>>>,
     inner: Mutex<Inner>,
     blocking: watch::Sender<usize>,
+    threads: Semaphore,
     shutdown: Notify,
     socket: PathBuf,
 }
@@ -84,6 +90,7 @@ impl Shim {
             executable: Mutex::default(),
             inner: Mutex::default(),
             blocking: watch::Sender::new(0),
+            threads: Semaphore::new(THREADS),
             shutdown: Notify::new(),
             socket,
         }
@@ -100,13 +107,23 @@ impl Shim {
         Ok(detached)
     }
 
-    /// Runs what blocks on a short-lived thread. Meanwhile orphans are not reaped: a child that the work has just made, a
-    /// hook for one, must not be taken for one.
+    /// Runs what blocks on a thread of its own, which ends with it: a thread that waits for more would keep its stack. Meanwhile
+    /// orphans are not reaped: a child that the work has just made, a hook for one, must not be taken for one.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] where the kernel has no thread for us, [`Error::Panicked`].
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
         let work = InFlight::new(self.blocking.clone()).around(work);
         // Counted on this thread too, until the caller has its turn and registers what was made.
         let _counted = InFlight::new(self.blocking.clone());
-        tokio::task::spawn_blocking(work).await.map_err(|_| Error::Panicked)
+        // Never closed: an error here cannot be.
+        let _permit = self.threads.acquire().await;
+        let (done, result) = oneshot::channel();
+        std::thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(move || drop(done.send(work())))
+            .map_err(Error::Thread)?;
+        result.await.map_err(|_| Error::Panicked)
     }
 
     /// How many calls of [`Self::blocking`] have not come back.

@@ -33,7 +33,7 @@ pub struct Request {
 struct Created {
     native: native::Container,
     launched: Launched,
-    plan: Plan,
+    plan: Arc<Plan>,
     oom: Option<OomWatch>,
 }
 
@@ -71,7 +71,7 @@ impl Container {
             launched,
             plan,
             oom,
-        } = created;
+        } = *created;
         let holder = Child::register(native.holder_pid());
         let (native, init) = (Arc::new(native), Arc::new(launched.process));
         let child = Child::register(init.pid());
@@ -100,7 +100,7 @@ impl Container {
             running_execs: watch::Sender::new(0),
             oom: Mutex::new(None),
             exclusive: Default::default(),
-            plan: Arc::new(plan),
+            plan,
             id,
             bundle,
             shim,
@@ -131,12 +131,7 @@ pub(super) fn spec<'a>(shim: &'a Shim, id: &'a str, streams: &'a Streams, owner:
 }
 
 /// All that blocks, on one thread.
-fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: Stdio) -> Result<Created, Error> {
-    let failed = |source| Error::Native {
-        operation: "create",
-        id: id.to_owned(),
-        source,
-    };
+fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: Stdio) -> Result<Box<Created>, Error> {
     if !request.rootfs.is_empty() {
         make_mount_point(&bundle.join("rootfs"))?;
     }
@@ -148,19 +143,34 @@ fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: S
         id: id.to_owned(),
         source,
     })?;
-    let executable = shim.executable().map_err(failed)?;
-    let (native, launched) = native::create(&executable, &plan, &shim.owner, stdio).map_err(failed)?;
+    let executable = shim.executable().map_err(Error::native("create", id))?;
+    let (native, launched) =
+        native::create(&executable, &plan, &shim.owner, stdio).map_err(Error::native("create", id))?;
     // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
     let oom = native
         .cgroup()
         .watch_oom()
         .inspect_err(|error| log::warn!("watch container {id} for OOM: {}", chain(error)));
-    Ok(Created {
+    Ok(Box::new(Created {
         native,
         launched,
-        plan,
+        plan: Arc::new(for_execs(plan)),
         oom: oom.ok(),
-    })
+    }))
+}
+
+/// What [`plan::translate_exec`] looks at; the rest, a seccomp profile for one, is not kept for the container's life.
+fn for_execs(mut plan: Plan) -> Plan {
+    plan.spec
+        .set_linux(None)
+        .set_mounts(None)
+        .set_hooks(None)
+        .set_annotations(None);
+    plan.container = plan::Container {
+        namespaces: plan.container.namespaces,
+        ..plan::Container::default()
+    };
+    plan
 }
 
 /// containerd makes it, but its clients need not: nothing else says where a snapshot goes.

@@ -28,7 +28,7 @@ impl Container {
             && let Some(init) = self.init.native()
         {
             // Never started: it goes with its container, and its exit is told first.
-            init.signal(libc::SIGKILL).map_err(|source| self.failed(source))?;
+            init.signal(libc::SIGKILL).map_err(Error::native("delete", &self.id))?;
         }
         let outcome = self.init.wait().await;
         self.init.drain(DRAIN).await;
@@ -37,7 +37,7 @@ impl Container {
             .shim
             .blocking(move || native.delete())
             .await?
-            .map_err(|source| self.failed(source))?;
+            .map_err(Error::native("delete", &self.id))?;
         for warning in warnings {
             log::warn!("container {}: {}", self.id, crate::service::errors::chain(&warning));
         }
@@ -53,14 +53,6 @@ impl Container {
             pid: self.init.pid(),
             outcome,
         })
-    }
-
-    fn failed(&self, source: runtime_core::native::Error) -> Error {
-        Error::Native {
-            operation: "delete",
-            id: self.id.clone(),
-            source,
-        }
     }
 
     /// Forgets an exec'd process that is not running.

@@ -143,8 +143,8 @@ pub enum Error {
         operation: &'static str,
         /// The container.
         id: String,
-        /// Why it failed.
-        source: native::Error,
+        /// Why it failed. Boxed, as it is far larger than the rest.
+        source: Box<native::Error>,
     },
     /// The container's cgroups.
     #[error("{operation} container {id}")]
@@ -156,7 +156,21 @@ pub enum Error {
         /// Why it failed.
         source: cgroup::Error,
     },
+    /// No thread to do it on.
+    #[error("start a thread")]
+    Thread(#[source] std::io::Error),
     /// A thread of ours panicked.
     #[error("internal error: the operation panicked")]
     Panicked,
+}
+
+impl Error {
+    /// Makes the runtime's error while doing `operation` to container `id` one of ours.
+    pub(super) fn native(operation: &'static str, id: &str) -> impl FnOnce(native::Error) -> Self {
+        move |source| Self::Native {
+            operation,
+            id: id.to_owned(),
+            source: Box::new(source),
+        }
+    }
 }

@@ -153,11 +153,7 @@ impl Container {
         let (mut io, stdio) = Io::open(streams).await.map_err(no_streams)?;
         let native = Arc::clone(&self.native);
         let launched = self.shim.blocking(move || native.exec(&process, stdio)).await?;
-        let Launched { process, console } = launched.map_err(|source| Error::Native {
-            operation: "exec",
-            id: self.id.clone(),
-            source,
-        })?;
+        let Launched { process, console } = launched.map_err(Error::native("exec", &self.id))?;
         let child = Child::register(process.pid());
         let process = Arc::new(process);
         let attached = console

@@ -43,11 +43,7 @@ impl Container {
             });
         };
         let sent = process.signal(signal);
-        finished_unless(sent.map_err(|source| Error::Native {
-            operation: "kill",
-            id: self.id.clone(),
-            source,
-        })?)
+        finished_unless(sent.map_err(Error::native("kill", &self.id))?)
     }
 
     async fn kill_init(&self, signal: i32, all: bool) -> Result<(), Error> {
@@ -58,11 +54,7 @@ impl Container {
         // Whoever shares a PID namespace outlives init: a container that is killed has to go as a whole.
         let whole = all || (signal == libc::SIGKILL && !self.native.has_own_pid_namespace());
         let sent = process.signal(signal);
-        let sent = sent.map_err(|source| Error::Native {
-            operation: "kill",
-            id: self.id.clone(),
-            source,
-        })?;
+        let sent = sent.map_err(Error::native("kill", &self.id))?;
         if signal == libc::SIGKILL && matches!(state, State::Paused | State::Pausing) {
             // In cgroup v1 a frozen process does not even die.
             self.cgroup_step("thaw", |cgroup| cgroup.thaw()).await;

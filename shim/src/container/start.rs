@@ -19,11 +19,7 @@ impl Container {
         })?;
         let native = Arc::clone(&self.native);
         let started = self.shim.blocking(move || native.start()).await?;
-        started.map_err(|source| Error::Native {
-            operation: "start",
-            id: self.id.clone(),
-            source,
-        })?;
+        started.map_err(Error::native("start", &self.id))?;
         self.set_state(State::Running);
         let pid = self.init.pid();
         let event = TaskStart {

@@ -80,7 +80,7 @@ fn code(error: &Error) -> Code {
             C::NoSignal { .. } | C::Json { .. } | C::Bundle { .. } | C::Plan { .. } | C::ExecPlan { .. } => {
                 Code::INVALID_ARGUMENT
             }
-            C::Panicked => Code::INTERNAL,
+            C::Panicked | C::Thread(_) => Code::INTERNAL,
             // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on. In
             // particular not NOT_FOUND, whatever was not found: it would be taken for the container.
             C::Directory { .. } | C::Streams { .. } | C::Resize { .. } | C::Native { .. } | C::Cgroup { .. } => {
