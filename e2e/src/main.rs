@@ -7,6 +7,7 @@ mod client_suite;
 mod container;
 mod containerd;
 mod context;
+mod demo;
 mod events;
 mod exec;
 mod expect;
@@ -41,6 +42,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show a pod on nucleus: how it runs, what holds it, how long it takes
+    Demo(demo::DemoArgs),
     /// Run test suites (all of them by default) and end with `N passed, N failed, N skipped`
     Test(suites::TestArgs),
     /// Measure nucleus and the runc shim side by side: a table, JSON, charts
@@ -56,7 +59,9 @@ fn main() -> ExitCode {
     {
         return suites::list(args).unwrap_or_else(fail);
     }
-    if !supervisor::is_supervised() {
+    // What is kept is nobody's to clean up.
+    let keep = matches!(&cli.command, Command::Demo(args) if args.keep);
+    if !keep && !supervisor::is_supervised() {
         return supervisor::supervise().unwrap_or_else(fail);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::demo(args).await,
         Command::Test(args) => suites::test(args).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Prepare(args) => prepare::report(args).await,

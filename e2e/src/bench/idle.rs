@@ -38,7 +38,7 @@ async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures)
     }
     let mut helpers = Vec::new();
     for container in &running {
-        helpers.push(helpers_of(container.pid.get())?);
+        helpers.push(helpers_of(&[container.pid.get()])?);
     }
     let subject = if ctx.is_nucleus() {
         Subject::Nucleus
@@ -64,25 +64,20 @@ async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures)
     Ok(())
 }
 
-/// The shim of a container and what it keeps running beside it, by the container's first process: its parent, and that
+/// The shim of containers and what it keeps running beside them, by the containers' first processes: their parent, and that
 /// one's other children.
-fn helpers_of(init: u32) -> Result<Vec<u32>> {
-    let shim = processes::read(init)
-        .with_context(|| format!("the container's process {init} is gone"))?
-        .parent;
+pub fn helpers_of(inits: &[u32]) -> Result<Vec<u32>> {
+    let first = inits.first().context("no container")?;
+    let shim = processes::shim_of(*first).with_context(|| format!("the container's process {first} is gone"))?;
     let below = processes::descendants(shim);
-    let mut pids = vec![shim];
-    pids.extend(
-        below
-            .iter()
-            .filter(|process| process.parent == shim && process.pid != init && process.state != 'Z')
-            .map(|process| process.pid),
-    );
-    Ok(pids)
+    let beside = below
+        .iter()
+        .filter(|process| process.parent == shim && !inits.contains(&process.pid) && process.state != 'Z');
+    Ok(std::iter::once(shim).chain(beside.map(|process| process.pid)).collect())
 }
 
 /// A sum over processes of a line in smaps_rollup, in KiB.
-fn memory(pids: &[u32], line: &str) -> Result<f64> {
+pub fn memory(pids: &[u32], line: &str) -> Result<f64> {
     let mut sum = 0;
     for pid in pids {
         let text = processes::text(*pid, "smaps_rollup");

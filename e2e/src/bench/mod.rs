@@ -8,7 +8,7 @@
 
 mod chart;
 mod figures;
-mod idle;
+pub mod idle;
 mod rounds;
 mod table;
 
