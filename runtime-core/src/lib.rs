@@ -11,4 +11,5 @@ pub mod mounts;
 pub mod native;
 pub mod plan;
 pub mod record;
+pub mod security;
 pub mod sys;

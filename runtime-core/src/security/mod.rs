@@ -1,0 +1,3 @@
+//! What confines a container beyond namespaces and cgroups.
+
+pub mod seccomp;
