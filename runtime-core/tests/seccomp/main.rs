@@ -8,6 +8,7 @@ mod kernel;
 mod meaning;
 mod oracle;
 mod random;
+mod reference;
 mod refusals;
 mod tables;
 

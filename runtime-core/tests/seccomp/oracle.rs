@@ -18,6 +18,7 @@ mod tests {
 
     use super::super::interpreter::{Call, run};
     use super::super::random::{self, Random};
+    use super::super::reference;
     use super::super::{errno, known};
 
     /// Profiles of each kind, and calls made under each of them.
@@ -44,7 +45,7 @@ mod tests {
         }
     }
 
-    fn compare(arg: &LinuxSeccompArg) -> ScmpArgCompare {
+    fn comparison(arg: &LinuxSeccompArg) -> ScmpArgCompare {
         let op = match arg.op() {
             Operator::ScmpCmpNe => ScmpCompareOp::NotEqual,
             Operator::ScmpCmpLt => ScmpCompareOp::Less,
@@ -115,7 +116,7 @@ mod tests {
                 if action == default {
                     continue;
                 }
-                let conditions: Vec<_> = args.iter().map(compare).collect();
+                let conditions: Vec<_> = args.iter().map(comparison).collect();
                 let indexes: BTreeSet<_> = args.iter().map(LinuxSeccompArg::index).collect();
                 let added = if indexes.len() < args.len() {
                     let mut each = conditions.iter();
@@ -173,97 +174,42 @@ mod tests {
     }
 
     /// Names that this version of libseccomp knows.
-    fn common(architectures: &[Architecture]) -> Vec<&'static str> {
-        let all: BTreeSet<_> = architectures
-            .iter()
-            .flat_map(|&one| names(one))
-            .map(|(name, _)| name)
-            .collect();
-        let known = all.into_iter().filter(|name| ScmpSyscall::from_name(name).is_ok());
-        known.collect()
+    fn common(names: Vec<&'static str>) -> Vec<&'static str> {
+        names
+            .into_iter()
+            .filter(|name| ScmpSyscall::from_name(name).is_ok())
+            .collect()
     }
 
-    /// A call that meets the profile's rules more often than not. Arguments that the kernel cuts to 32 bits have no more:
-    /// there we are stricter on purpose.
-    fn call(random: &mut Random, profile: &LinuxSeccomp, machine: Machine, all: &[&str]) -> Call {
-        let architectures = match machine {
-            Machine::Aarch64 => [Architecture::Aarch64, Architecture::Arm].as_slice(),
-            _ => &[Architecture::X86_64, Architecture::X86, Architecture::X32],
-        };
-        let architecture = *random.pick(architectures);
-        let rules = profile.syscalls().as_deref().unwrap();
-        let name = match random.below(10) {
-            0..=6 => {
-                let rule = random.pick(rules);
-                random.pick(rule.names()).as_str()
-            }
-            7 => *random.pick(&["socketcall", "ipc"]),
-            _ => *random.pick(all),
-        };
-        let mut args = [0; 6].map(|_: u64| random.value());
-        let number = names(architecture)
-            .find(|(known, _)| *known == name)
-            .map(|(_, number)| number);
-        let number = match number {
-            Some(number) if !random.chance(3) => number,
-            _ => {
-                let edges = [
-                    0,
-                    1 << 30,
-                    1 << 31,
-                    3 << 30,
-                    u32::MAX,
-                    u32::MAX - 1,
-                    460,
-                    500,
-                    (1 << 30) + 460,
-                    (1 << 30) + 600,
-                ];
-                random
-                    .pick(&edges)
-                    .wrapping_add((random.below(2) * random.below(600)) as u32)
-            }
-        };
-        let name = names(architecture)
-            .find(|(_, known)| *known == number)
-            .map(|(name, _)| name);
-        for (index, argument) in args.iter_mut().enumerate() {
-            if name.is_some_and(|name| is_int(name, index as u8)) || architecture == Architecture::X86 {
-                *argument &= u64::from(u32::MAX);
-            }
-        }
-        // The multiplexers' selectors are small.
-        if matches!(name, Some("socketcall" | "ipc")) && random.chance(80) {
-            args[0] = random.below(26) as u64;
-        }
-        Call {
-            audit: architecture.audit(),
-            number,
-            args,
-        }
+    /// How many lists of conditions the profile has for a call.
+    fn alternatives(profile: &LinuxSeccomp, name: Option<&str>) -> usize {
+        let rules = profile.syscalls().iter().flatten();
+        let rules = rules.map(|rule| {
+            let named = rule.names().iter().filter(|own| Some(own.as_str()) == name).count();
+            named * rule.args().as_ref().map_or(0, Vec::len)
+        });
+        rules.sum()
     }
 
     struct Tally {
         compared: usize,
         refused: usize,
+        /// libseccomp says what no rule says: its tree of several comparisons of one argument loses some of them
+        /// (`a < 2 || a < 9` is false for 5 there, as 64 bits). We do not follow it in that.
+        mistaken: usize,
+        /// Two rules hold that say different things, and libseccomp takes the other one.
+        contradictory: usize,
         differing: Vec<String>,
     }
 
     fn differential(machine: Machine, seed: u64, conflicts: bool) -> Tally {
-        let (architectures, listed) = match machine {
-            Machine::Aarch64 => (
-                vec![Architecture::Aarch64, Architecture::Arm],
-                vec!["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
-            ),
-            _ => (
-                vec![Architecture::X86_64, Architecture::X86, Architecture::X32],
-                vec!["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-            ),
-        };
-        let names = common(&architectures);
+        let (names, listed) = random::names_on(machine);
+        let names = common(names);
         let mut tally = Tally {
             compared: 0,
             refused: 0,
+            mistaken: 0,
+            contradictory: 0,
             differing: Vec::new(),
         };
         for round in 0..PROFILES as u64 {
@@ -275,79 +221,75 @@ mod tests {
             };
             let ours = compile_for(&profile, machine).unwrap().program;
             for _ in 0..CALLS {
-                let call = call(&mut random, &profile, machine, &names);
+                let mut call = random::call(&mut random, &profile, machine, &names);
+                let name = reference::name(&call);
+                for (index, argument) in call.args.iter_mut().enumerate() {
+                    // Upper bits that the kernel ignores: there we are stricter on purpose.
+                    if name.is_some_and(|name| is_int(name, index as u8)) {
+                        *argument &= 0xffff_ffff;
+                    }
+                }
                 let (expected, returned) = (theirs.says(&call).0, run(&ours, &call).0);
                 tally.compared += 1;
-                if expected != returned {
-                    let name = names_of(call);
-                    tally.differing.push(format!(
-                        "seed {seed} round {round}: {name} {call:x?}: {returned:#x}, libseccomp {expected:#x}"
-                    ));
+                if expected == returned {
+                    continue;
+                }
+                let meant = reference::says(&profile, machine, &call).unwrap_or_default();
+                let several = alternatives(&profile, name) > 1;
+                match (meant.contains(&returned), meant.contains(&expected)) {
+                    (true, false) if several => tally.mistaken += 1,
+                    (true, true) if several => tally.contradictory += 1,
+                    _ => tally.differing.push(format!(
+                        "seed {seed} round {round}: {name:?} {call:x?}: {returned:#x}, libseccomp {expected:#x}"
+                    )),
                 }
             }
         }
         tally
     }
 
-    fn names_of(call: Call) -> String {
-        use Architecture::{Aarch64, Arm, X32, X86, X86_64};
-        let own = [X86_64, X86, X32, Aarch64, Arm]
-            .into_iter()
-            .filter(|one| one.audit() == call.audit);
-        let found = own.flat_map(names).find(|(_, number)| *number == call.number);
-        found.map_or("?", |(name, _)| name).to_owned()
+    fn compare(machine: Machine, seed: u64, conflicts: bool) -> Tally {
+        let tally = differential(machine, seed, conflicts);
+        println!(
+            "{machine:?}: {} calls compared, {} that libseccomp mistakes, {} contradictory, {} others differ; {} profiles \
+             that libseccomp refuses",
+            tally.compared,
+            tally.mistaken,
+            tally.contradictory,
+            tally.differing.len(),
+            tally.refused,
+        );
+        let first = &tally.differing[..tally.differing.len().min(10)];
+        assert!(
+            first.is_empty(),
+            "{} of {}: {first:#?}",
+            tally.differing.len(),
+            tally.compared
+        );
+        assert!(tally.compared >= 50_000);
+        // One in five hundred: or the exceptions would be the rule.
+        assert!((tally.mistaken + tally.contradictory) * 500 < tally.compared);
+        tally
     }
 
     #[test]
     fn every_call_comes_to_what_libseccomp_says() {
         for (machine, seed) in [(Machine::X86_64, 1), (Machine::Aarch64, 2)] {
-            let tally = differential(machine, seed, false);
-            println!(
-                "{machine:?}: {} calls compared, {} profiles refused by libseccomp, {} differ",
-                tally.compared,
-                tally.refused,
-                tally.differing.len()
-            );
-            assert!(
-                tally.differing.is_empty(),
-                "{} of {}: {:#?}",
-                tally.differing.len(),
-                tally.compared,
-                &tally.differing[..tally.differing.len().min(10)]
-            );
-            assert!(
-                tally.compared >= 50_000,
-                "only {} calls, {} profiles refused",
-                tally.compared,
-                tally.refused
-            );
+            assert_eq!(compare(machine, seed, false).contradictory, 0);
         }
     }
 
     #[test]
     fn rules_that_contradict_each_other_come_to_what_libseccomp_says() {
         for (machine, seed) in [(Machine::X86_64, 3), (Machine::Aarch64, 4)] {
-            let tally = differential(machine, seed, true);
-            println!(
-                "{machine:?}: {} calls compared, {} profiles refused by libseccomp, {} differ",
-                tally.compared,
-                tally.refused,
-                tally.differing.len()
-            );
-            assert!(
-                tally.differing.is_empty(),
-                "{} of {}: {:#?}",
-                tally.differing.len(),
-                tally.compared,
-                &tally.differing[..tally.differing.len().min(10)]
-            );
+            compare(machine, seed, true);
         }
     }
 
     #[test]
     fn known_profiles_come_to_what_libseccomp_says_in_fewer_instructions() {
         let all = [Architecture::X86_64, Architecture::X86, Architecture::X32];
-        let common = common(&all);
+        let common = common(random::names_on(Machine::X86_64).0);
         for (name, mut profile) in known() {
             // What an older libseccomp does not know it skips: left out for both.
             let rules = profile.syscalls().as_deref().unwrap_or_default().iter().cloned();

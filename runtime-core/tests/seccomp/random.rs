@@ -1,7 +1,12 @@
 //! Profiles and calls by chance, the same ones for the same seed.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::LinuxSeccomp;
+use runtime_core::security::seccomp::{Architecture, Machine, names};
 use serde_json::{Value, json};
+
+use super::interpreter::Call;
 
 /// xorshift64*, which is enough here.
 pub struct Random(u64);
@@ -129,4 +134,68 @@ fn condition(random: &mut Random) -> Value {
         "value": random.value(),
         "valueTwo": random.value(),
     })
+}
+
+fn architectures(machine: Machine) -> &'static [Architecture] {
+    match machine {
+        Machine::X86_64 => &[Architecture::X86_64, Architecture::X86, Architecture::X32],
+        Machine::Aarch64 => &[Architecture::Aarch64, Architecture::Arm],
+    }
+}
+
+/// All calls that a machine has, and what profiles for it may list as architectures.
+pub fn names_on(machine: Machine) -> (Vec<&'static str>, Vec<&'static str>) {
+    let all = architectures(machine).iter().flat_map(|&one| names(one));
+    let all: BTreeSet<_> = all.map(|(name, _)| name).collect();
+    let listed = match machine {
+        Machine::X86_64 => vec!["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        Machine::Aarch64 => vec!["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    };
+    (all.into_iter().collect(), listed)
+}
+
+/// A call that meets the profile's rules more often than not.
+pub fn call(random: &mut Random, profile: &LinuxSeccomp, machine: Machine, all: &[&str]) -> Call {
+    let architecture = *random.pick(architectures(machine));
+    let rules = profile.syscalls().as_deref().unwrap();
+    let name = match random.below(10) {
+        0..=6 => {
+            let rule = random.pick(rules);
+            random.pick(rule.names()).as_str()
+        }
+        7 => *random.pick(&["socketcall", "ipc"]),
+        _ => *random.pick(all),
+    };
+    let mut args = [0; 6].map(|_: u64| random.value());
+    let mut own = names(architecture).filter(|(known, _)| *known == name);
+    let number = match own.next() {
+        Some((_, number)) if !random.chance(3) => number,
+        _ => {
+            let edges = [
+                0,
+                1 << 30,
+                1 << 31,
+                3 << 30,
+                u32::MAX,
+                u32::MAX - 1,
+                460,
+                500,
+                (1 << 30) + 460,
+            ];
+            let away = random.below(2) * random.below(600);
+            random.pick(&edges).wrapping_add(away as u32)
+        }
+    };
+    if architecture == Architecture::X86 || architecture == Architecture::Arm {
+        args = args.map(|argument| argument & 0xffff_ffff);
+    }
+    // The selectors of socketcall and ipc are small.
+    if matches!(name, "socketcall" | "ipc") && random.chance(80) {
+        args[0] = random.below(26) as u64;
+    }
+    Call {
+        audit: architecture.audit(),
+        number,
+        args,
+    }
 }
