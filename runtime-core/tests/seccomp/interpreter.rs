@@ -46,8 +46,8 @@ pub fn run(program: &[SockFilter], call: &Call) -> (u32, usize) {
     }
 }
 
-/// What the kernel finds out when it fills its cache of allowed calls (kernel/seccomp.c, seccomp_is_const_allow): whether
-/// the call is allowed before anything but number and architecture is looked at.
+/// What the kernel finds out when it fills its cache of allowed calls (kernel/seccomp.c, seccomp_is_const_allow):
+/// whether the call is allowed before anything but number and architecture is looked at.
 pub fn is_cached(program: &[SockFilter], audit: u32, number: u32) -> bool {
     let call = Call {
         audit,

@@ -1,6 +1,6 @@
 //! The compiler of system call filters: what its programs say, in an interpreter and under the real kernel, beside what
 //! libseccomp says.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod cache;
 mod interpreter;

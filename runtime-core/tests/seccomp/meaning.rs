@@ -171,7 +171,8 @@ fn upper_bits_do_not_get_an_int_past_its_rule() {
 fn numbers_above_all_that_the_profile_names_are_enosys() {
     let profile = |default: &str| {
         json!({"defaultAction": default, "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-            "syscalls": [{"names": ["read", "openat2"], "action": "SCMP_ACT_LOG"}, {"names": ["write"], "action": "SCMP_ACT_ALLOW"}]})
+            "syscalls": [{"names": ["read", "openat2"], "action": "SCMP_ACT_LOG"},
+                {"names": ["write"], "action": "SCMP_ACT_ALLOW"}]})
     };
     for default in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP"] {
         let filter = compiled(profile(default));

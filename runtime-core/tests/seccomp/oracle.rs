@@ -86,8 +86,8 @@ mod tests {
             .collect()
     }
 
-    /// What runc makes of a profile, step by step as it does (libcontainer/seccomp). None: libseccomp refuses a rule, and
-    /// with it runc the container.
+    /// What runc makes of a profile, step by step as it does (libcontainer/seccomp). None: libseccomp refuses a rule,
+    /// and with it runc the container.
     fn theirs(profile: &LinuxSeccomp, machine: Machine) -> Option<Theirs> {
         let default = action(profile.default_action(), profile.default_errno_ret());
         let mut context = ScmpFilterContext::new(default).unwrap();
@@ -251,8 +251,8 @@ mod tests {
     fn compare(machine: Machine, seed: u64, conflicts: bool) -> Tally {
         let tally = differential(machine, seed, conflicts);
         println!(
-            "{machine:?}: {} calls compared, {} that libseccomp mistakes, {} contradictory, {} others differ; {} profiles \
-             that libseccomp refuses",
+            "{machine:?}: {} calls compared, {} that libseccomp mistakes, {} contradictory, {} others differ; \
+             libseccomp refuses {} profiles",
             tally.compared,
             tally.mistaken,
             tally.contradictory,
@@ -341,8 +341,8 @@ mod tests {
                 }
             }
             println!(
-                "{name}: {} instructions, at most {worst} a call, {:.1} on average; libseccomp {} (and runc's stub), at most \
-                 {their_worst}, {:.1} on average",
+                "{name}: {} instructions, at most {worst} a call, {:.1} on average; libseccomp {} (and runc's stub), \
+                 at most {their_worst}, {:.1} on average",
                 ours.len(),
                 sum as f64 / count as f64,
                 theirs.program.len(),

@@ -1,4 +1,5 @@
-//! What a profile means, said a second time and as simply as it can be: slowly, call by call, straight from the profile.
+//! What a profile means, said a second time and as simply as it can be: slowly, call by call, straight from the
+//! profile.
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompOperator as Operator,

@@ -11,7 +11,8 @@ fn refusal(json: Value) -> String {
 
 #[test]
 fn each_error_names_the_field_and_what_is_wrong_with_it() {
-    let rules = |rule: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_LOG"}, rule]});
+    let first = json!({"names": ["read"], "action": "SCMP_ACT_LOG"});
+    let rules = |rule: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [first, rule]});
     let table = [
         (
             rules(json!({"names": [], "action": "SCMP_ACT_KILL"})),
@@ -36,8 +37,8 @@ fn each_error_names_the_field_and_what_is_wrong_with_it() {
         ),
         (
             json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: the process could not even tell the agent \
-             of itself",
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be the default: the process could not even \
+             tell the agent of itself",
         ),
         (
             rules(json!({"names": ["open"], "action": "SCMP_ACT_NOTIFY"})),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use runtime_core::security::seccomp::{Architecture, names};
 
-/// What the `syscalls` crate has otherwise than the kernel does: for aarch64 the calls that 32-bit machines alone have for
-/// times of 64 bits, and `fstatat` for what the kernel's table names newfstatat.
+/// What the `syscalls` crate has otherwise than the kernel does: for aarch64 the calls that 32-bit machines alone have
+/// for times of 64 bits, and `fstatat` for what the kernel's table names newfstatat.
 fn is_the_crate_s_error(architecture: Architecture, name: &str) -> bool {
     let aarch64 = architecture == Architecture::Aarch64;
     let times = (name.ends_with("_time64") || name.ends_with("time64")) || name == "clock_adjtime64";

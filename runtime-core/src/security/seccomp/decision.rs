@@ -6,8 +6,8 @@ use super::architecture::{Architecture, X32_BIT};
 use super::profile::{Compare, Condition, Profile, RET_ERRNO, RET_KILL_THREAD};
 use super::{multiplexed, width};
 
-/// A call that nobody knew when the profile was written: the C library then takes an older one instead, where EPERM would
-/// end it.
+/// A call that nobody knew when the profile was written: the C library then takes an older one instead, where EPERM
+/// would end it.
 const UNKNOWN: u32 = RET_ERRNO | libc::ENOSYS as u32;
 /// A calling convention that the filter has no section for: libseccomp's default for it.
 const FOREIGN: u32 = RET_KILL_THREAD;
@@ -180,8 +180,8 @@ fn add(outcome: &mut Outcome, rule: Rule) {
     }
 }
 
-/// What is compared on `architecture`; what cannot fail is left out. With `selector` the first argument is that of a call
-/// that stands for many, and a condition on it is lost.
+/// What is compared on `architecture`; what cannot fail is left out. With `selector` the first argument is that of a
+/// call that stands for many, and a condition on it is lost.
 fn tests(architecture: Architecture, name: &str, conditions: &[Condition], selector: Option<u32>) -> Vec<Test> {
     let selected = selector.map(|selector| Test {
         condition: Condition {
@@ -211,9 +211,9 @@ fn test(architecture: Architecture, name: &str, mut condition: Condition) -> Tes
     Test { condition, wide }
 }
 
-/// Among rules with conditions, which is asked first: it matters only where two hold and say different things. The order
-/// is that of libseccomp's tree: later arguments before earlier ones; equality before order; larger values first, but
-/// smaller ones first for "less"; of two that begin alike, the one with less to say.
+/// Among rules with conditions, which is asked first: it matters only where two hold and say different things. The
+/// order is that of libseccomp's tree: later arguments before earlier ones; equality before order; larger values
+/// first, but smaller ones first for "less"; of two that begin alike, the one with less to say.
 fn precedence(one: &[Test], other: &[Test]) -> Ordering {
     let class = |compare| match compare {
         Compare::Equal | Compare::NotEqual | Compare::Masked => 3,

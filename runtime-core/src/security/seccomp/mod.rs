@@ -34,7 +34,8 @@ pub const FLAG_LOG: u32 = 1 << 1;
 pub const FLAG_SPEC_ALLOW: u32 = 1 << 2;
 /// SECCOMP_FILTER_FLAG_NEW_LISTENER: loading returns the fd of a listener.
 pub const FLAG_NEW_LISTENER: u32 = 1 << 3;
-/// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: a call whose notification was received waits for an answer or a fatal signal.
+/// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: a call whose notification was received waits for an answer or a fatal
+/// signal.
 pub const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// One instruction: struct sock_filter of linux/filter.h.

@@ -130,8 +130,8 @@ impl<'a> Rule<'a> {
     }
 }
 
-/// Conditions on different arguments must all hold; as soon as two are on the same one, each is a rule of its own. So runc
-/// has it, and the OCI spec says nothing.
+/// Conditions on different arguments must all hold; as soon as two are on the same one, each is a rule of its own. So
+/// runc has it, and the OCI spec says nothing.
 fn alternatives(rule: usize, given: &[LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, Error> {
     let mut count = [0; ARGUMENTS];
     let mut conditions = Vec::with_capacity(given.len());
