@@ -35,13 +35,7 @@ mod tests {
     #[test]
     fn each_cgroup_version_has_its_type_url() {
         let url = |stats| encode(&stats).unwrap().type_url;
-        assert_eq!(
-            url(Stats::V1(Box::default())),
-            "io.containerd.cgroups.v1.Metrics"
-        );
-        assert_eq!(
-            url(Stats::V2(Box::default())),
-            "io.containerd.cgroups.v2.Metrics"
-        );
+        assert_eq!(url(Stats::V1(Box::default())), "io.containerd.cgroups.v1.Metrics");
+        assert_eq!(url(Stats::V2(Box::default())), "io.containerd.cgroups.v2.Metrics");
     }
 }

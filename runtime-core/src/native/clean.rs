@@ -1,8 +1,11 @@
 //! Cleaning up after a shim that died: from the record alone.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
 
 use super::Error;
 use crate::cgroup::Cgroup;
@@ -12,6 +15,9 @@ use crate::sys::process;
 
 /// How long one container's processes have to leave its cgroups: containerd gives `delete` five seconds in all.
 const LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a shim that was killed may take to be gone.
+const SHIM_LIMIT: Duration = Duration::from_millis(500);
 
 /// What [`clean`] found.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,24 +39,39 @@ pub fn clean(bundle: &Path) -> Result<Cleaned, Error> {
     let cleaned = Cleaned {
         pid: record.init.map(|init| init.pid),
     };
+    // containerd calls as soon as the connection breaks: a killed shim may still be on its way out, with its socket open.
+    let shim_is_gone = ends_within(record.shim, SHIM_LIMIT);
     let mut result = clean_one(bundle, &record);
-    if record.id == record.group && !record.shim.is_alive() {
-        for (sibling, other) in group_of(bundle, &record) {
-            result = result.and(clean_one(&sibling, &other));
-        }
-    }
-    if let Some(socket) = record.socket.as_ref().filter(|_| !record.shim.is_alive()) {
-        match std::fs::remove_file(socket) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                result = result.and(Err(Error::Io {
-                    operation: "removing the dead shim's socket",
-                    source,
-                }));
+    if shim_is_gone {
+        if record.id == record.group {
+            for (sibling, other) in group_of(bundle, &record) {
+                result = result.and(clean_one(&sibling, &other));
             }
-            _ => {}
+        }
+        if let Some(socket) = &record.socket {
+            match std::fs::remove_file(socket) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    result = result.and(Err(Error::Io {
+                        operation: "removing the dead shim's socket",
+                        source,
+                    }));
+                }
+                _ => {}
+            }
         }
     }
     result.map(|()| cleaned)
+}
+
+/// Whether the process has ended (a zombie has), now or within `limit`.
+fn ends_within(id: ProcessId, limit: Duration) -> bool {
+    let Some(pidfd) = open(id) else { return true };
+    let limit = rustix::event::Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
 }
 
 fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
@@ -77,17 +98,16 @@ fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
     Ok(())
 }
 
-fn kill(id: ProcessId) -> Result<(), Error> {
-    let Some(pid) = rustix::process::Pid::from_raw(id.pid) else {
-        return Ok(());
-    };
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
-        return Ok(());
-    };
+/// The very process, if it still exists.
+fn open(id: ProcessId) -> Option<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(id.pid)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
     // Opened first and compared then: what the fd refers to cannot change any more.
-    if !id.is_alive() {
-        return Ok(());
-    }
+    id.is_alive().then_some(pidfd)
+}
+
+fn kill(id: ProcessId) -> Result<(), Error> {
+    let Some(pidfd) = open(id) else { return Ok(()) };
     match process::send_signal(&pidfd, libc::SIGKILL) {
         Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(Error::Io {
             operation: "killing init",

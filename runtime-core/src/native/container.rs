@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::child::{forked, from_outside, streams};
@@ -29,7 +28,7 @@ pub struct Container {
     pub(super) waiting: Mutex<Option<OwnedFd>>,
     pub(super) init: i32,
     pub(super) init_pidfd: OwnedFd,
-    pub(super) deleted: AtomicBool,
+    pub(super) deleted: Mutex<bool>,
 }
 
 impl Container {
@@ -166,7 +165,8 @@ impl Container {
     /// After init was reaped: ends the holder, removes cgroups and record, runs poststop hooks. Bounded; done again, it
     /// does no harm. Returns what went wrong with poststop hooks: a warning by the OCI spec, no reason to keep anything.
     pub fn delete(&self) -> Result<Vec<hooks::Error>, Error> {
-        if self.deleted.swap(true, Ordering::AcqRel) {
+        let mut deleted = self.deleted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *deleted {
             return Ok(Vec::new());
         }
         // A waiting init, if any, ends with its socket.
@@ -182,6 +182,7 @@ impl Container {
         let warnings = poststop(&self.container.hooks.poststop, &self.container.bundle, state);
         removed?;
         Record::remove(&self.container.bundle)?;
+        *deleted = true;
         Ok(warnings)
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -115,7 +114,7 @@ fn create_recorded(
                 waiting: Mutex::new(Some(socket)),
                 init: init.pid(),
                 init_pidfd,
-                deleted: AtomicBool::new(false),
+                deleted: Mutex::new(false),
             };
             Ok((container, Launched { process: init, console }))
         }
@@ -156,8 +155,15 @@ impl Attempt<'_> {
         };
         let payload = serde_json::to_vec(&view).map_err(|error| io("naming the cgroups")(error.into()))?;
         let join: Vec<BorrowedFd<'_>> = join.iter().chain(&unified).map(AsFd::as_fd).collect();
-        // A holder that has failed already says why on the same socket: that is the error to be told.
-        let _ = wire::send(&self.control, Tag::Cgroups, &payload, &join);
+        match wire::send(&self.control, Tag::Cgroups, &payload, &join) {
+            // A holder that has failed already says why on the same socket: that is the error to be told.
+            Err(source) if source.raw_os_error() == Some(libc::E2BIG) => {
+                return Err(io(
+                    "telling the holder of its cgroups (is linux.cgroupsPath very long?)",
+                )(source));
+            }
+            _ => {}
+        }
 
         let mut console = None;
         loop {

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{executable, identity, passwd};
 use crate::plan::Process;
-use crate::sys::{process, spawn};
+use crate::sys::process;
 
 /// Why a process did not come to its program.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +177,6 @@ pub fn execute(prepared: &Prepared) -> Error {
     if let Err(source) = process::close_on_exec_from(3) {
         return failed(source);
     }
-    spawn::reset_signals();
     let args: Vec<_> = prepared.args.iter().map(CString::as_c_str).collect();
     let env: Vec<_> = prepared.env.iter().map(CString::as_c_str).collect();
     failed(process::execute(&prepared.path, &args, &env))

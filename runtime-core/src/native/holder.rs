@@ -133,6 +133,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 fn hold(control: &OwnedFd) -> Result<(), Error> {
     process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
+    // Here once for all that will be forked: what is ignored now would be ignored by every program of the container.
+    spawn::reset_signals();
     let socket = process::inherited(PROCESS_FD).map_err(io("taking over init's socket"))?;
     let request = process::inherited(REQUEST_FD).map_err(io("taking over the request"))?;
     let Request { container, process } = wire::from_memfd(request).map_err(io("reading the holder's request"))?;

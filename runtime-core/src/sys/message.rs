@@ -26,7 +26,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends `bytes` (not empty) with `fds`.
+///
+/// # Errors
+/// E2BIG for more bytes or fds than the other side takes.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if bytes.len() > MAX_BYTES {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -57,13 +63,13 @@ pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
             Err(error) => return Err(error.into()),
         }
     };
-    bytes.truncate(received.bytes);
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             fds.extend(rights);
         }
     }
+    bytes.truncate(received.bytes);
     Ok((bytes, fds))
 }
 
