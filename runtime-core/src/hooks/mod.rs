@@ -314,9 +314,14 @@ mod tests {
         };
         assert!(started.elapsed() < Duration::from_secs(5));
         let sleeper = Pid::from_raw(output.parse().unwrap()).unwrap();
-        // It was not our child: whoever adopted it reaps it at once, or it is a zombie until then.
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.as_raw_pid())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // It was not our child: whoever adopted it reaps it, or it is a zombie until then. Killed is not yet gone.
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", sleeper.as_raw_pid())).unwrap_or_default();
+        let lives = |state: &str| !state.is_empty() && !state.contains(") Z ");
+        while lives(&state()) && started.elapsed() < Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        let state = state();
+        assert!(!lives(&state), "{state}");
     }
 
     #[test]
