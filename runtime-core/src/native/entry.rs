@@ -168,7 +168,7 @@ pub fn prepare(root: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> 
 }
 
 /// Becomes the program; returns only an error.
-pub fn execute(prepared: &Prepared) -> Error {
+pub fn execute(prepared: &Prepared, plan: &Process) -> Error {
     let failed = |source| Error::Execute {
         name: prepared.name.clone(),
         source,
@@ -179,7 +179,11 @@ pub fn execute(prepared: &Prepared) -> Error {
     }
     let args: Vec<_> = prepared.args.iter().map(CString::as_c_str).collect();
     let env: Vec<_> = prepared.env.iter().map(CString::as_c_str).collect();
-    failed(process::execute(&prepared.path, &args, &env))
+    let confine = || identity::confine(plan);
+    match process::execute(&prepared.path, &args, &env, confine) {
+        Ok(source) => failed(source),
+        Err(error) => error.into(),
+    }
 }
 
 /// sched_setaffinity(2) for one of execCPUAffinity's lists.

@@ -3,8 +3,8 @@
 
 use std::io;
 
-use crate::plan::Process;
-use crate::sys::process;
+use crate::plan::{Capabilities, Process};
+use crate::sys::{process, seccomp};
 
 /// Why a process could not become who it is to be.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,10 @@ pub enum Error {
     },
     #[error("raising ambient capabilities {0:#x}")]
     Ambient(u64, #[source] io::Error),
+    #[error("reading our capabilities")]
+    Own(#[source] io::Error),
+    #[error("linux.seccomp: loading the filter")]
+    Filter(#[source] io::Error),
     #[error("setting no_new_privs")]
     NoNewPrivileges(#[source] io::Error),
 }
@@ -50,15 +54,53 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
         source,
     })?;
     process::keep_capabilities(false).map_err(Error::Keep)?;
-    process::set_capabilities(&sets).map_err(|source| Error::Sets {
-        effective: sets.effective,
-        permitted: sets.permitted,
-        inheritable: sets.inheritable,
-        source,
+    set(&Capabilities {
+        permitted: sets.permitted | filter_needs(plan)?,
+        ..sets
     })?;
     process::set_ambient(sets.ambient).map_err(|source| Error::Ambient(sets.ambient, source))?;
     if plan.no_new_privileges {
         process::set_no_new_privileges().map_err(Error::NoNewPrivileges)?;
     }
     Ok(())
+}
+
+/// Puts this process under its filter: right before execve, so that none of our own calls has to be in the profile.
+///
+/// # Errors
+/// The kernel does not take the filter: see [`seccomp::load`].
+pub fn confine(plan: &Process) -> Result<(), Error> {
+    let Some(filter) = &plan.seccomp else {
+        return Ok(());
+    };
+    let needed = filter_needs(plan)?;
+    if needed != 0 {
+        // No capset(2) after it: execve leaves the permitted and effective sets to what is inheritable, bounding and
+        // ambient (capabilities(7)), which are final already.
+        let own = process::capabilities().map_err(Error::Own)?;
+        set(&Capabilities {
+            effective: own.effective | needed,
+            ..own
+        })?;
+    }
+    seccomp::load(filter).map(drop).map_err(Error::Filter)
+}
+
+/// CAP_SYS_ADMIN, where a filter is to be loaded without no_new_privs (seccomp(2)), and where there is any.
+fn filter_needs(plan: &Process) -> Result<u64, Error> {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    if plan.seccomp.is_none() || plan.no_new_privileges {
+        return Ok(0);
+    }
+    let own = process::capabilities().map_err(Error::Own)?;
+    Ok(own.permitted & CAP_SYS_ADMIN)
+}
+
+fn set(sets: &Capabilities) -> Result<(), Error> {
+    process::set_capabilities(sets).map_err(|source| Error::Sets {
+        effective: sets.effective,
+        permitted: sets.permitted,
+        inheritable: sets.inheritable,
+        source,
+    })
 }

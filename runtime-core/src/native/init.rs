@@ -36,7 +36,7 @@ pub enum Error {
 /// Init: never returns to the holder's code. `sibling` is the holder's end of the set-up, `socket` the shim's.
 pub fn run_init(inside: &Inside, plan: &Process, sibling: OwnedFd, socket: OwnedFd, terminal: Option<OwnedFd>) -> ! {
     let result = init(inside, plan, sibling, &socket, terminal);
-    finish(result, &socket)
+    finish(result, plan, &socket)
 }
 
 fn init(
@@ -88,7 +88,7 @@ fn init(
 /// An exec'd process: never returns to the holder's code.
 pub fn run_exec(inside: &Inside, plan: &Process, socket: OwnedFd) -> ! {
     let result = exec(inside, plan, &socket);
-    finish(result, &socket)
+    finish(result, plan, &socket)
 }
 
 fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, Error> {
@@ -119,9 +119,9 @@ fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, E
 }
 
 /// The execve, or the reason why not.
-fn finish(result: Result<Prepared, Error>, socket: &OwnedFd) -> ! {
+fn finish(result: Result<Prepared, Error>, plan: &Process, socket: &OwnedFd) -> ! {
     let error = match result {
-        Ok(prepared) => Error::from(entry::execute(&prepared)),
+        Ok(prepared) => Error::from(entry::execute(&prepared, plan)),
         Err(error) => error,
     };
     if !matches!(error, Error::Alone) {

@@ -41,6 +41,9 @@ pub enum Error {
         name: String,
         within: &'static str,
     },
+    /// A system call filter that cannot be made.
+    #[error(transparent)]
+    Seccomp(#[from] crate::security::seccomp::Error),
     /// A user or group that the container's user namespace does not know.
     #[error("{field}: {id} is not mapped in the container's user namespace")]
     Unmapped { field: String, id: u32 },

@@ -36,6 +36,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
+use crate::security::seccomp::{self, Filter};
 use error::Entry;
 
 /// What containerd says beside the bundle, and what of the host the translation depends on.
@@ -91,6 +92,7 @@ pub fn translate_owned(bundle: Bundle, request: &Request) -> Result<Plan, Error>
     };
     let mut process = process::process(given, capability_limit, &namespaces)?;
     process.personality = schedule::personality(linux.personality())?;
+    process.seccomp = filter(linux)?;
     // Applies to execs only, but a wrong one is better told now than at the first probe.
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
 
@@ -147,6 +149,7 @@ pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Erro
     process.scheduler = process.scheduler.or(init.scheduler);
     process.io_priority = process.io_priority.or(init.io_priority);
     process.personality = init.personality;
+    process.seccomp = init.seccomp.clone();
     let from_init = plan
         .spec
         .process()
@@ -159,16 +162,20 @@ pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Erro
     Ok(process)
 }
 
+/// linux.seccomp, compiled.
+fn filter(linux: &oci::Linux) -> Result<Option<Filter>, Error> {
+    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    if filter.as_ref().is_some_and(|filter| filter.uses_notify) {
+        let advice = "no agent is told; use another action, or a runtime that has it";
+        return Err(Error::unsupported("linux.seccomp: SCMP_ACT_NOTIFY", advice));
+    }
+    Ok(filter)
+}
+
 /// Fields that are known and cannot be honoured.
 fn refuse(spec: &oci::Spec, linux: &oci::Linux, request: &Request) -> Result<(), Error> {
     const FOREIGN: &str = "this is a runtime for Linux; remove the field";
     const NOT_YET: &str = "remove the field, or use a runtime that has it";
-    let filters = |seccomp: &oci::LinuxSeccomp| {
-        // A filter that allows everything is none.
-        seccomp.default_action() != oci::LinuxSeccompAction::ScmpActAllow
-            || seccomp.syscalls().as_ref().is_some_and(|syscalls| !syscalls.is_empty())
-            || seccomp.listener_path().is_some()
-    };
     let unified = |resources: &oci::LinuxResources| resources.unified().as_ref().is_some_and(|keys| !keys.is_empty());
     let refused = [
         ("windows", spec.windows().is_some(), FOREIGN),
@@ -178,12 +185,6 @@ fn refuse(spec: &oci::Spec, linux: &oci::Linux, request: &Request) -> Result<(),
             "vm",
             spec.vm().is_some(),
             "containers are not run in virtual machines here; remove the field",
-        ),
-        (
-            "linux.seccomp",
-            linux.seccomp().as_ref().is_some_and(filters),
-            "system calls are not filtered; remove the field (Kubernetes: seccompProfile Unconfined), or use a runtime that \
-             has it",
         ),
         (
             "linux.mountLabel",

@@ -29,6 +29,7 @@ pub(super) fn process(given: &oci::Process, limit: u64, namespaces: &Namespaces)
             None => Capabilities::default(),
         }),
         no_new_privileges: given.no_new_privileges().unwrap_or(false),
+        seccomp: None,
         rlimits: rlimits(given.rlimits())?,
         oom_score_adj: oom_score_adj(given.oom_score_adj())?,
         terminal,

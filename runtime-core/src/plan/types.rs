@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
+use crate::security::seccomp::Filter;
+
 /// Everything about one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -266,6 +268,8 @@ pub struct Process {
     pub capabilities: Option<Capabilities>,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
+    /// What of the kernel the program may call: the container's, for init and execs alike.
+    pub seccomp: Option<Filter>,
     /// setrlimit(2).
     pub rlimits: Vec<Rlimit>,
     /// /proc/self/oom_score_adj.

@@ -283,13 +283,19 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
         .map(drop)
 }
 
-/// execve(2); returns only its error.
-pub fn execute(path: &CStr, args: &[&CStr], env: &[&CStr]) -> io::Error {
+/// execve(2), with `last` right before it: nothing is allocated in between. Returns execve's error, or that of `last`.
+pub fn execute<E>(
+    path: &CStr,
+    args: &[&CStr],
+    env: &[&CStr],
+    last: impl FnOnce() -> Result<(), E>,
+) -> Result<io::Error, E> {
     let argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
     let envp: Vec<*const libc::c_char> = env.iter().map(|entry| entry.as_ptr()).chain([ptr::null()]).collect();
+    last()?;
     // SAFETY: NUL-terminated arrays of live C strings.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
-    io::Error::last_os_error()
+    Ok(io::Error::last_os_error())
 }
 
 /// Ends this process at once, running nothing that its parent's copy has registered.

@@ -112,13 +112,14 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     assert_refused(vec![
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ERRNO"}),
-            "linux.seccomp is not supported: …",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent",
+                "syscalls": [{"names": ["chown"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "linux.seccomp: SCMP_ACT_NOTIFY is not supported: …",
         ),
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["x"], "action": "SCMP_ACT_ERRNO"}]}),
-            "linux.seccomp is not supported: …",
+            json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 5000}),
+            "linux.seccomp.defaultErrnoRet: 5000 is more than the 4095 that SCMP_ACT_ERRNO can give",
         ),
         (
             "/linux/mountLabel",
