@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -330,9 +330,17 @@ pub fn remove_namespace_cgroups(namespace: &str) {
     std::fs::remove_dir(PathBuf::from("/run/containerd/runc").join(namespace)).ok();
 }
 
+/// Where this run's image goes. What earlier runs left there goes away.
 pub fn image_file() -> Result<PathBuf> {
     let directory = crate::prepare::target().join("e2e");
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    for entry in std::fs::read_dir(&directory)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("image-").and_then(|rest| rest.strip_suffix(".tar"));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
     Ok(directory.join(format!("image-{}.tar", std::process::id())))
 }
 

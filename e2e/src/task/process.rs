@@ -285,6 +285,22 @@ fn attributes(t: &mut Registry) {
             Ok(())
         },
     );
+    t.add(
+        "a network sysctl is refused by its key where the joined network is the host's",
+        async |c| {
+            // The path is the host's own namespace, so that without the refusal the host's setting would change.
+            let key = "net.ipv4.ip_unprivileged_port_start";
+            let file = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+            let before = std::fs::read_to_string(file)?;
+            let container = c.container().spec(|spec| {
+                spec::with_namespace_path(spec, "network", "/proc/self/ns/net");
+                spec["linux"]["sysctl"] = json!({key: "81"});
+            });
+            refused(container.create().await)?.saying(key)?;
+            same!(std::fs::read_to_string(file)?, before);
+            Ok(())
+        },
+    );
     t.add("a sysctl that does not exist is refused by its key", async |c| {
         let sysctl = json!({"net.ipv4.no_such_key": "1"});
         let refusal = refused(

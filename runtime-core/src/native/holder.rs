@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
 use super::{console, init, lifecycle_hooks};
@@ -37,6 +37,12 @@ pub enum Error {
         key: String,
         value: String,
         source: io::Error,
+    },
+    #[error("{setting} would be set on the host: {path:?} is the host's own {kind} namespace")]
+    HostSetting {
+        setting: String,
+        kind: &'static str,
+        path: std::path::PathBuf,
     },
     #[error(transparent)]
     Mount(#[from] mounts::Error),
@@ -285,6 +291,7 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
 /// init's to enter, since the holder stays out of the container's cgroups.
 fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, Error> {
     let namespaces = &container.namespaces;
+    refuse_settings_of_the_host(container, proc)?;
     let joined = |namespace: &Namespace, kind: &'static str| match namespace {
         Namespace::Path(path) => rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map(|fd| Some((fd, path.clone())))
@@ -365,6 +372,56 @@ fn new_time_namespace(namespaces: &Namespaces, proc: BorrowedFd<'_>) -> Result<(
 fn write_proc(proc: BorrowedFd<'_>, path: &str, bytes: &[u8]) -> io::Result<()> {
     let file = rustix::fs::openat(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, bytes)?;
+    Ok(())
+}
+
+/// A namespace that is joined by path may be the host's own: its names and sysctls are not the container's to set.
+fn refuse_settings_of_the_host(container: &plan::Container, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    let sysctl = |prefixes: &[&str]| {
+        let mut keys = container.sysctls.iter().map(|(key, _)| key);
+        keys.find(|key| prefixes.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|key| format!("linux.sysctl {}", key.replace('/', ".")))
+    };
+    let name = || {
+        let named = [(&container.hostname, "hostname"), (&container.domainname, "domainname")];
+        named
+            .into_iter()
+            .find_map(|(value, field)| value.is_some().then(|| field.to_owned()))
+    };
+    let namespaces = &container.namespaces;
+    for (namespace, file, kind, setting) in [
+        (&namespaces.net, c"self/ns/net", "network", sysctl(&["net/"])),
+        (
+            &namespaces.ipc,
+            c"self/ns/ipc",
+            "IPC",
+            sysctl(&["kernel/shm", "kernel/msg", "kernel/sem", "fs/mqueue/"]),
+        ),
+        (
+            &namespaces.uts,
+            c"self/ns/uts",
+            "UTS",
+            name().or_else(|| sysctl(&["kernel/domainname"])),
+        ),
+    ] {
+        let (Namespace::Path(path), Some(setting)) = (namespace, setting) else {
+            continue;
+        };
+        let failed = |errno: rustix::io::Errno| Error::Join {
+            kind,
+            path: path.clone(),
+            source: errno.into(),
+        };
+        let theirs = rustix::fs::stat(path).map_err(failed)?;
+        let ours = rustix::fs::statat(proc, file, AtFlags::empty()).map_err(failed)?;
+        if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino) {
+            return Err(Error::HostSetting {
+                setting,
+                kind,
+                path: path.clone(),
+            });
+        }
+    }
     Ok(())
 }
 
