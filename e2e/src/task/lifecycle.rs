@@ -269,8 +269,8 @@ pub fn register(t: &mut Registry) {
     t.add(
         "options of runc's shim are taken: no keyring, an owner for the streams",
         async |c| {
-            // NoNewKeyring is field 3, IoUid 5, IoGid 6 of containerd.runc.v1.Options.
-            let value = vec![0x18, 1, 0x28, 0xe8, 0x07, 0x30, 0xe8, 0x07];
+            // no_new_keyring is field 2, io_uid 4, io_gid 5 of containerd.runc.v1.Options.
+            let value = vec![0x10, 1, 0x20, 0xe8, 0x07, 0x28, 0xe8, 0x07];
             let options = Any {
                 type_url: "containerd.runc.v1.Options".to_owned(),
                 value,
