@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
@@ -25,9 +26,11 @@ const PIPE: usize = 64 * 1024;
 const TURN: usize = 8;
 /// Chunks that one blocking call writes to a file at most.
 const FILE_TURN: usize = 128;
-/// What can be left in a pseudo terminal when its process has ended: the kernel buffers at most 64 KiB (tty_buffer.c) and
-/// a line discipline's 4 KiB. Who writes after that has outlived the process.
-const CONSOLE_REST: usize = 72 * 1024;
+/// What can be left in a pseudo terminal when its process has ended: the kernel buffers some 64 KiB (tty_buffer.c) and a
+/// line discipline's 4 KiB. Who writes after that has outlived the process.
+const CONSOLE_REST: usize = 256 * 1024;
+/// How long a console that others keep open stays quiet before it counts as copied to its end.
+const CONSOLE_QUIET: Duration = Duration::from_millis(100);
 
 /// Where output goes that the shim copies.
 #[derive(Debug)]
@@ -107,17 +110,17 @@ pub(super) async fn console(master: Arc<AsyncFd<OwnedFd>>, mut to: Sink, ended: 
         let Some(chunk) = chunk else { return Ok(()) };
         deliver(&mut to, chunk).await?;
     }
+    // What was written last may still be on its way through the terminal. With nobody else at the terminal the end comes by
+    // itself (EIO); where somebody is, a moment without output is the end.
     let mut rest = CONSOLE_REST;
     while rest > 0 {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        match rustix::io::read(master.get_ref(), spare_capacity(&mut chunk)) {
-            Ok(0) | Err(Errno::AGAIN | Errno::IO) => break,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-            Ok(count) => {
-                rest = rest.saturating_sub(count);
+        match tokio::time::timeout(CONSOLE_QUIET, read(&master)).await {
+            Ok(Ok(Some(chunk))) => {
+                rest = rest.saturating_sub(chunk.len());
                 deliver(&mut to, chunk).await?;
             }
+            Ok(Ok(None)) | Err(_) => break,
+            Ok(Err(error)) => return Err(error),
         }
     }
     Ok(())
