@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -123,14 +124,25 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// How long a shim that was killed may take to close its listener.
+const DYING: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
+
 /// Removes the socket of a shim that is dead; one that is served stays. Whether there was one to remove.
 pub fn remove_stale(path: &Path) -> Result<bool, Error> {
     let name = || path.display().to_string();
     if !path.exists() {
         return Ok(false);
     }
+    let failed = |source| Error::Connect { path: name(), source };
+    // containerd calls as soon as a killed shim's connection breaks: its listener may close a moment later.
+    if stays_served(path).map_err(failed)? {
+        return Ok(false);
+    }
     let _lock = lock(path.parent().unwrap_or(Path::new("/")))?;
-    if is_served(path).map_err(|source| Error::Connect { path: name(), source })? {
+    if is_served(path).map_err(failed)? {
         return Ok(false);
     }
     match std::fs::remove_file(path) {
@@ -171,12 +183,26 @@ fn lock(directory: &Path) -> Result<File, Error> {
 
 /// Whether somebody listens on `path`. Never waits: a listener with a full queue is one.
 fn is_served(path: &Path) -> io::Result<bool> {
+    Ok(connect(path)?.is_some())
+}
+
+/// Whether a connection to the socket lives longer than a dying shim does.
+fn stays_served(path: &Path) -> io::Result<bool> {
+    let Some(connection) = connect(path)? else {
+        return Ok(false);
+    };
+    let mut fds = [PollFd::new(&connection, PollFlags::IN)];
+    Ok(rustix::event::poll(&mut fds, Some(&DYING))? == 0)
+}
+
+/// A connection, None where nobody listens. It is not ready yet where the listener's queue is full.
+fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(false),
+        Ok(()) | Err(Errno::AGAIN) => Ok(Some(socket)),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
