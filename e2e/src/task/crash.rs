@@ -126,7 +126,9 @@ fn of_shims(t: &mut Registry) {
                     let shim = processes::descendants(own).into_iter().find(|process| {
                         process.command.contains(&mark) && !process.command.ends_with("start") && process.state != 'Z'
                     });
-                    if let Some(shim) = shim {
+                    // Once it has made the container's first process: before that containerd may not know of it, and calls
+                    // nobody to clean up.
+                    if let Some(shim) = shim.filter(|shim| !processes::descendants(shim.pid).is_empty()) {
                         processes::kill(shim.pid);
                         return;
                     }
