@@ -133,8 +133,8 @@ impl<'a> Prepared<'a> {
         &self.builder.id
     }
 
-    /// Creates the task.
-    pub async fn create(self) -> Result<Container<'a>> {
+    /// Creates the task; again, where an earlier one is gone.
+    pub async fn create(&self) -> Result<Container<'a>> {
         let Self { builder, rootfs } = self;
         let ctx = builder.ctx;
         let init = Process::new(ctx, &builder.id, "", &builder.streams)?;
@@ -142,7 +142,7 @@ impl<'a> Prepared<'a> {
         let api = ctx.api()?;
         let request = CreateTaskRequest {
             container_id: builder.id.clone(),
-            rootfs,
+            rootfs: rootfs.clone(),
             stdin,
             stdout,
             stderr,
@@ -155,7 +155,10 @@ impl<'a> Prepared<'a> {
             .await
             .with_context(|| format!("create the task {}", builder.id))?;
         init.pid.set(response.into_inner().pid);
-        Ok(Container { init, id: builder.id })
+        Ok(Container {
+            init,
+            id: builder.id.clone(),
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
@@ -15,9 +16,10 @@ use tokio::time::timeout;
 /// How long a text may take to arrive, or a stream to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes a FIFO.
+/// Makes a FIFO, unless it is there from an earlier try.
 pub fn make_fifo(path: &Path) -> Result<()> {
     mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .or_else(|error| if error == Errno::EXIST { Ok(()) } else { Err(error) })
         .with_context(|| format!("make the FIFO {}", path.display()))
 }
 
