@@ -72,6 +72,19 @@ impl Report {
         self.0.values().filter(|result| result.verdict == verdict).count()
     }
 
+    /// The tests that failed, without their sub-tests.
+    pub fn failed(&self) -> BTreeSet<String> {
+        let failed = self.0.iter().filter(|(_, result)| result.verdict == Verdict::Failed);
+        failed
+            .map(|(name, _)| name.split('/').next().unwrap_or(name).to_owned())
+            .collect()
+    }
+
+    /// Puts the results of a later run in the place of the same tests'.
+    pub fn replace(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
     /// Tests that pass here and are not in another report at all.
     pub fn missing_in(&self, other: &Self) -> BTreeSet<String> {
         let passed = self.0.iter().filter(|(_, result)| result.verdict == Verdict::Passed);
@@ -124,6 +137,17 @@ FAIL
             .map(|(_, result)| result.shown())
             .collect();
         assert_eq!(shown, ["      a_test.go:10: not what was wanted"]);
+    }
+
+    #[test]
+    fn a_later_run_takes_the_place_of_what_failed() {
+        let mut report = Report::parse(OUTPUT);
+        assert_eq!(report.failed().into_iter().collect::<Vec<_>>(), ["TestA"]);
+        report.replace(Report::parse(
+            "--- PASS: TestA (0.1s)\n    --- PASS: TestA/sub (0.1s)\n",
+        ));
+        assert!(report.failed().is_empty());
+        assert_eq!(report.verdict("TestC"), Some(Verdict::Passed));
     }
 
     #[test]
