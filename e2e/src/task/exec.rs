@@ -6,10 +6,10 @@ use futures_util::stream::{FuturesUnordered, TryStreamExt};
 use prost_types::Any;
 use serde_json::json;
 
-use crate::api::PROCESS_TYPE;
+use crate::api::{PROCESS_TYPE, json_any};
 use crate::expect::refused;
 use crate::harness::Registry;
-use crate::{processes, same};
+use crate::{processes, same, spec};
 
 pub fn register(t: &mut Registry) {
     life(t);
@@ -361,6 +361,33 @@ fn refusals(t: &mut Registry) {
             Err(error) => refused::<(), _>(Err(error))?,
         };
         same!(container.sh("echo fine").await?.ok()?, "fine\n");
+        Ok(())
+    });
+    t.add(
+        "exec with a description of wrong types is refused by the field's name",
+        async |c| {
+            let container = c.container().waiting().start().await?;
+            let wrong = json_any(
+                PROCESS_TYPE,
+                &json!({"args": ["true"], "cwd": "/", "user": {"uid": "zero", "gid": 0}}),
+            );
+            let refusal = match container.exec(&["true"]).raw(wrong).create().await {
+                Ok(exec) => refused(exec.start().await)?,
+                Err(error) => refused::<(), _>(Err(error))?,
+            };
+            if c.is_nucleus() {
+                refusal.with_code(Code::InvalidArgument)?.saying("user.uid")?;
+            }
+            Ok(())
+        },
+    );
+    t.add("exec with a description that names no user runs as root", async |c| {
+        let container = c.container().waiting().start().await?;
+        let short = json_any(
+            PROCESS_TYPE,
+            &json!({"args": ["id", "-u"], "cwd": "/", "env": [spec::PATH]}),
+        );
+        same!(container.exec(&[]).raw(short).output().await?.ok()?, "0\n");
         Ok(())
     });
     t.add("exec with an empty command is refused", async |c| {

@@ -76,11 +76,19 @@ pub enum Error {
         /// The container.
         id: String,
     },
-    /// A JSON document of a request.
-    #[error("parse the {what} for container {id}")]
-    Json {
-        /// Which.
-        what: &'static str,
+    /// The process of an exec request.
+    #[error("exec {exec} in container {id}")]
+    ExecSpec {
+        /// The process.
+        exec: String,
+        /// The container.
+        id: String,
+        /// Where it is wrong.
+        source: bundle::Error,
+    },
+    /// The resources of an update request.
+    #[error("parse the resources for container {id}")]
+    Resources {
         /// The container.
         id: String,
         /// Where it is wrong.

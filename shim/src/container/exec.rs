@@ -6,7 +6,7 @@ use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use containerd_shim_protos::topics;
 use oci_spec::runtime as oci;
 use runtime_core::native::Launched;
-use runtime_core::plan;
+use runtime_core::{bundle, plan};
 
 use super::lifecycle::{ExecState, Operation};
 use super::process::{Outcome, Process, Streams};
@@ -56,8 +56,8 @@ impl Container {
     pub fn add_exec(&self, request: ExecRequest) -> Result<(), Error> {
         let ExecRequest { id, streams, spec } = request;
         self.allow(Operation::Exec)?;
-        let mut spec: oci::Process = serde_json::from_slice(&spec).map_err(|source| Error::Json {
-            what: "process",
+        let mut spec = bundle::process(&spec).map_err(|source| Error::ExecSpec {
+            exec: id.clone(),
             id: self.id.clone(),
             source,
         })?;

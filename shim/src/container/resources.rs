@@ -13,8 +13,7 @@ impl Container {
     pub async fn update(&self, resources: &[u8]) -> Result<(), Error> {
         let _alone = self.exclusive.write().await;
         self.allow(Operation::Update)?;
-        let resources: LinuxResources = serde_json::from_slice(resources).map_err(|source| Error::Json {
-            what: "resources",
+        let resources: LinuxResources = serde_json::from_slice(resources).map_err(|source| Error::Resources {
             id: self.id.clone(),
             source,
         })?;

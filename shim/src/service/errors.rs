@@ -77,9 +77,12 @@ fn code(error: &Error) -> Code {
             C::State { .. } | C::ExecState { .. } | C::InitEnded { .. } | C::NotStarted { .. } => {
                 Code::FAILED_PRECONDITION
             }
-            C::NoSignal { .. } | C::Json { .. } | C::Bundle { .. } | C::Plan { .. } | C::ExecPlan { .. } => {
-                Code::INVALID_ARGUMENT
-            }
+            C::NoSignal { .. }
+            | C::Resources { .. }
+            | C::Bundle { .. }
+            | C::ExecSpec { .. }
+            | C::Plan { .. }
+            | C::ExecPlan { .. } => Code::INVALID_ARGUMENT,
             C::Panicked | C::Thread(_) => Code::INTERNAL,
             // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on. In
             // particular not NOT_FOUND, whatever was not found: it would be taken for the container.
@@ -198,14 +201,10 @@ mod tests {
         let expected = "runtime options: unknown option \"x\" in line 1";
         assert_eq!(answer(options), (Code::INVALID_ARGUMENT, expected.into()));
         let source = serde_json::from_str::<u8>("").unwrap_err();
-        let (code, message) = answer(container::Error::Json {
-            what: "process",
-            id: id(),
-            source,
-        });
+        let (code, message) = answer(container::Error::Resources { id: id(), source });
         assert_eq!(code, Code::INVALID_ARGUMENT);
         assert!(
-            message.starts_with("parse the process for container c1: EOF"),
+            message.starts_with("parse the resources for container c1: EOF"),
             "{message}"
         );
         assert_eq!(
