@@ -30,17 +30,20 @@ pub fn make(root: BorrowedFd<'_>, device: &Device) -> Result<(), Error> {
         remove(parent.as_fd(), name)?;
         let kind = FileType::from_raw_mode(device.kind);
         let number = rustix::fs::makedev(device.major, device.minor);
-        rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number)?;
-        // The umask has its say in mknod: mode and owner are set on the node itself.
-        let handle = rustix::fs::openat(
-            &parent,
-            name,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        // The mode is right from the first moment. To set it later would be by name, and somebody who can write to the
+        // directory could have a link there by then. The holder has one thread, so that nobody else meets this umask.
+        let umask = rustix::process::umask(Mode::empty());
+        let made = rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number);
+        rustix::process::umask(umask);
+        made?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&handle)?;
+        if (stat.st_mode & libc::S_IFMT, stat.st_rdev) != (device.kind, number) {
+            return Err(io::Error::other("somebody put another file in its place"));
+        }
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         rustix::fs::chownat(&handle, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
-        rustix::fs::chmodat(&parent, name, Mode::from_raw_mode(device.mode), AtFlags::empty())?;
         Ok(())
     };
     node().map_err(failed)
