@@ -10,6 +10,7 @@ pub mod host;
 pub mod mounts;
 pub mod native;
 pub mod plan;
+pub mod policy;
 pub mod record;
 pub mod security;
 pub mod sys;

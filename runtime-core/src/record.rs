@@ -40,6 +40,9 @@ pub struct Record {
     /// The spec's annotations, where hooks are owed: they are part of what those read.
     #[serde(default)]
     pub annotations: Vec<(String, String)>,
+    /// What the node demanded of it, and who decided each setting.
+    #[serde(default)]
+    pub policy: Option<crate::policy::Policy>,
 }
 
 /// Why a record cannot be written or read. Each variant names the file.
@@ -244,6 +247,7 @@ mod tests {
                 timeout: 3,
             }],
             annotations: vec![("a".into(), "b".into())],
+            policy: Some(crate::policy::Policy::default()),
         }
     }
 

@@ -17,6 +17,7 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod pause;
+pub mod policy;
 mod process;
 mod shim;
 mod signals;
@@ -40,6 +41,7 @@ pub fn register(registry: &mut Registry) {
         ("namespaces", namespaces::register),
         ("process", process::register),
         ("capabilities", capabilities::register),
+        ("policy", policy::register),
         ("devices", devices::register),
         ("mounts", mounts::register),
         ("cgroups", cgroups::register),

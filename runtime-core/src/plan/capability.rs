@@ -103,6 +103,23 @@ fn bits(names: &Option<Names>) -> u64 {
         .fold(0, |bits, &capability| bits | 1 << number(capability))
 }
 
+/// Takes what is not in `allowed` out of all five sets: so they still fit each other.
+pub(super) fn cut(given: &LinuxCapabilities, allowed: u64) -> LinuxCapabilities {
+    let cut = |names: &Option<Names>| {
+        let keep = |capability: &&Capability| allowed >> number(**capability) & 1 == 1;
+        names
+            .as_ref()
+            .map(|names| names.iter().filter(keep).copied().collect::<Names>())
+    };
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(cut(given.bounding()))
+        .set_effective(cut(given.effective()))
+        .set_permitted(cut(given.permitted()))
+        .set_inheritable(cut(given.inheritable()))
+        .set_ambient(cut(given.ambient()));
+    sets
+}
+
 /// The name of the lowest bit that is set.
 fn name(bits: u64) -> String {
     let number = bits.trailing_zeros() as usize;

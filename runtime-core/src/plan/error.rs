@@ -41,6 +41,15 @@ pub enum Error {
         name: String,
         within: &'static str,
     },
+    /// What the node's policy forbids.
+    #[error("{field}: refused by the policy, {setting} = {value} ({by}): {advice}")]
+    Policy {
+        setting: &'static str,
+        value: String,
+        by: crate::policy::Origin,
+        field: String,
+        advice: &'static str,
+    },
     /// A system call filter that cannot be made.
     #[error(transparent)]
     Seccomp(#[from] crate::security::seccomp::Error),

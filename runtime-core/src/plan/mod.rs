@@ -6,6 +6,7 @@
 mod capability;
 mod device;
 mod error;
+mod harden;
 mod hook;
 mod identity;
 mod mount;
@@ -36,6 +37,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
+use crate::policy::Policy;
 use crate::security::seccomp::{self, Filter};
 use error::Entry;
 
@@ -54,6 +56,8 @@ pub struct Request {
     pub host_capabilities: u64,
     /// Whether the host's cgroups are v2 alone: `resources.unified` means something only there.
     pub cgroup_v2: bool,
+    /// What the node demands.
+    pub policy: Policy,
 }
 
 impl Default for Request {
@@ -65,6 +69,7 @@ impl Default for Request {
             systemd_cgroup: false,
             host_capabilities: u64::MAX,
             cgroup_v2: false,
+            policy: Policy::default(),
         }
     }
 }
@@ -75,7 +80,8 @@ pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
 }
 
 /// [`translate`], for who needs the bundle no longer: its spec goes into the Plan as it is, without a copy.
-pub fn translate_owned(bundle: Bundle, request: &Request) -> Result<Plan, Error> {
+pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Error> {
+    harden::spec(&mut bundle.spec, &request.policy)?;
     let spec = &bundle.spec;
     let missing = |field: &str| Error::Missing { field: field.into() };
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
@@ -130,6 +136,7 @@ pub fn translate_owned(bundle: Bundle, request: &Request) -> Result<Plan, Error>
         bundle: bundle.dir,
         cgroup: identity::cgroup(linux, request)?,
         capability_limit,
+        policy: request.policy.clone(),
         spec: bundle.spec,
         container,
         process,
@@ -139,7 +146,9 @@ pub fn translate_owned(bundle: Bundle, request: &Request) -> Result<Plan, Error>
 /// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, umask,
 /// OOM score, scheduling and affinity is as for the container's init, which is what runc does.
 pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Error> {
-    let mut process = process::process(given, plan.capability_limit, &plan.container.namespaces)?;
+    let mut hardened = given.clone();
+    harden::process(&mut hardened, &plan.policy);
+    let mut process = process::process(&hardened, plan.capability_limit, &plan.container.namespaces)?;
     let init = &plan.process;
     if given.capabilities().is_none() {
         process.capabilities = init.capabilities;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policy;
 use crate::security::seccomp::Filter;
 
 /// Everything about one container.
@@ -21,6 +22,8 @@ pub struct Plan {
     /// Capabilities that a process of this container can have at most, one bit each: the host's, or every one in a user
     /// namespace of the container's own.
     pub capability_limit: u64,
+    /// What the node demands of it, as far as `spec` can say it already carried out there.
+    pub policy: Policy,
     /// What the holder needs.
     pub container: Container,
     /// What init needs.

@@ -8,6 +8,7 @@ use runtime_core::cgroup::{self, OomWatch};
 use runtime_core::host;
 use runtime_core::native::{self, Launched, Stdio};
 use runtime_core::plan::{self, Plan, RootfsMount};
+use runtime_core::policy::{self, Policy};
 use tokio::sync::watch;
 
 use super::lifecycle::State;
@@ -54,16 +55,7 @@ impl Container {
             .map_err(|source| Error::Streams { id: id.clone(), source })?;
         let created = {
             let (shim_, id, bundle) = (Arc::clone(&shim), id.clone(), bundle.clone());
-            let request = plan::Request {
-                id: id.clone(),
-                rootfs,
-                no_new_keyring: options.no_new_keyring,
-                systemd_cgroup: options.systemd_cgroup,
-                host_capabilities: host::capabilities(),
-                // A host without any is told by what makes the cgroups.
-                cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
-            };
-            shim.blocking(move || build(&shim_, &id, &bundle, &request, stdio))
+            shim.blocking(move || build(&shim_, &id, &bundle, rootfs, &options, stdio))
                 .await??
         };
         let Created {
@@ -131,15 +123,38 @@ pub(super) fn spec<'a>(shim: &'a Shim, id: &'a str, streams: &'a Streams, owner:
 }
 
 /// All that blocks, on one thread.
-fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: Stdio) -> Result<Box<Created>, Error> {
-    if !request.rootfs.is_empty() {
+fn build(
+    shim: &Shim,
+    id: &str,
+    bundle: &Path,
+    rootfs: Vec<RootfsMount>,
+    options: &Options,
+    stdio: Stdio,
+) -> Result<Box<Created>, Error> {
+    if !rootfs.is_empty() {
         make_mount_point(&bundle.join("rootfs"))?;
     }
     let bundle = Bundle::open(bundle).map_err(|source| Error::Bundle {
         id: id.to_owned(),
         source,
     })?;
-    let plan = plan::translate_owned(bundle, request).map_err(|source| Error::Plan {
+    let request = plan::Request {
+        id: id.to_owned(),
+        rootfs,
+        no_new_keyring: options.no_new_keyring,
+        systemd_cgroup: options.systemd_cgroup,
+        host_capabilities: host::capabilities(),
+        // A host without any is told by what makes the cgroups.
+        cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
+        policy: resolve(id, &bundle, options)?,
+    };
+    if request.policy.runtime.value == policy::Runtime::Gvisor {
+        return Err(Error::NoRuntime {
+            id: id.to_owned(),
+            by: request.policy.runtime.from,
+        });
+    }
+    let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {
         id: id.to_owned(),
         source,
     })?;
@@ -157,6 +172,20 @@ fn build(shim: &Shim, id: &str, bundle: &Path, request: &plan::Request, stdio: S
         plan: Arc::new(for_execs(plan)),
         oom: oom.ok(),
     }))
+}
+
+/// What the node demands of this container.
+fn resolve(id: &str, bundle: &Bundle, options: &Options) -> Result<Policy, Error> {
+    let node = policy::node::read().map_err(|source| Error::Node {
+        id: id.to_owned(),
+        source,
+    })?;
+    let annotations = bundle.spec.annotations().iter().flatten();
+    let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
+    policy::resolve(&node, &options.policy, annotations).map_err(|source| Error::Policy {
+        id: id.to_owned(),
+        source,
+    })
 }
 
 /// What [`plan::translate_exec`] looks at; the rest, a seccomp profile for one, is not kept for the container's life.

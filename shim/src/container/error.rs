@@ -1,6 +1,6 @@
 //! Why an operation on a container failed.
 
-use runtime_core::{bundle, cgroup, native, plan};
+use runtime_core::{bundle, cgroup, native, plan, policy};
 
 use super::lifecycle::{ExecState, Operation, State};
 use crate::io;
@@ -117,6 +117,32 @@ pub enum Error {
         id: String,
         /// What is refused.
         source: plan::Error,
+    },
+    /// The node's configuration, which says what a container may be.
+    #[error("OCI runtime create failed: container {id}")]
+    Node {
+        /// The container.
+        id: String,
+        /// What is wrong with it.
+        source: policy::node::Error,
+    },
+    /// The pod asks for what the node does not allow.
+    #[error("OCI runtime create failed: container {id}")]
+    Policy {
+        /// The container.
+        id: String,
+        /// What is refused.
+        source: policy::Error,
+    },
+    /// Nothing here carries out what the policy says.
+    #[error(
+        "OCI runtime create failed: container {id}: runtime = \"gvisor\" ({by}) is not supported yet; set it to \"native\""
+    )]
+    NoRuntime {
+        /// The container.
+        id: String,
+        /// Who said so.
+        by: policy::Origin,
     },
     /// An exec's process asks for what cannot be done.
     #[error("OCI runtime exec failed: process {exec} of container {id} cannot be run as asked for")]

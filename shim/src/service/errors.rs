@@ -82,13 +82,18 @@ fn code(error: &Error) -> Code {
             | C::Bundle { .. }
             | C::ExecSpec { .. }
             | C::Plan { .. }
-            | C::ExecPlan { .. } => Code::INVALID_ARGUMENT,
+            | C::ExecPlan { .. }
+            | C::Policy { .. } => Code::INVALID_ARGUMENT,
+            C::NoRuntime { .. } => Code::UNIMPLEMENTED,
             C::Panicked | C::Thread(_) => Code::INTERNAL,
             // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on. In
             // particular not NOT_FOUND, whatever was not found: it would be taken for the container.
-            C::Directory { .. } | C::Streams { .. } | C::Resize { .. } | C::Native { .. } | C::Cgroup { .. } => {
-                Code::UNKNOWN
-            }
+            C::Directory { .. }
+            | C::Streams { .. }
+            | C::Resize { .. }
+            | C::Node { .. }
+            | C::Native { .. }
+            | C::Cgroup { .. } => Code::UNKNOWN,
         },
     }
 }
@@ -194,11 +199,12 @@ mod tests {
 
     #[test]
     fn what_the_client_got_wrong_is_an_invalid_argument_with_all_its_causes() {
-        let options = options::Error::UnknownKey {
-            key: "x".into(),
-            line: 1,
+        let options = options::Error::Unsupported {
+            name: "x",
+            value: "y".into(),
+            why: "z",
         };
-        let expected = "runtime options: unknown option \"x\" in line 1";
+        let expected = "runtime options: option x = \"y\" is not supported: z";
         assert_eq!(answer(options), (Code::INVALID_ARGUMENT, expected.into()));
         let source = serde_json::from_str::<u8>("").unwrap_err();
         let (code, message) = answer(container::Error::Resources { id: id(), source });

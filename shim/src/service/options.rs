@@ -7,6 +7,7 @@
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
 use protobuf::{CodedInputStream, Message as _};
+use runtime_core::policy::{self, Layer, toml};
 
 /// Type of runc's own options.
 pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
@@ -55,24 +56,11 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// A key of the TOML document that this runtime does not have.
-    #[error("unknown option {key:?} in line {line}")]
-    UnknownKey {
-        /// The key, or the table's header.
-        key: String,
-        /// Counted from one.
-        line: usize,
-    },
-    /// Not `key = value`.
-    #[error("line {line} of the options is not \"key = value\": {text:?}")]
-    Syntax {
-        /// The line.
-        text: String,
-        /// Counted from one.
-        line: usize,
-    },
+    /// The TOML document is not one, or says what is no setting.
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
     /// A value of the wrong type.
-    #[error("option {key} in line {line} is not {expected}: {value}")]
+    #[error("option {key} in line {line} is not {expected}: {value:?}")]
     Value {
         /// The key.
         key: String,
@@ -81,7 +69,7 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
         /// What it is.
-        value: String,
+        value: toml::Value,
     },
 }
 
@@ -96,6 +84,8 @@ pub struct Options {
     pub io_gid: u32,
     /// The systemd driver. Only a wish: `cgroupsPath` of the form `slice:prefix:name` decides.
     pub systemd_cgroup: bool,
+    /// What the handler demands of its containers.
+    pub policy: Layer,
 }
 
 /// The message's name: containerd writes it bare, others put a host before it.
@@ -147,48 +137,35 @@ impl Options {
             io_uid: options.io_uid,
             io_gid: options.io_gid,
             systemd_cgroup: options.systemd_cgroup,
+            policy: Layer::default(),
         })
     }
 
-    /// Reads the `options` table of containerd's configuration: `key = value` lines of TOML and comments.
+    /// Reads the `options` table of containerd's configuration, or the file that it names: settings of the policy.
     fn from_toml(document: &str) -> Result<Self, Error> {
+        const PLACE: &str = "the handler's options";
         let mut options = Self::default();
-        for (index, text) in document.lines().enumerate() {
-            let line = index + 1;
-            let text = text.trim();
-            if text.is_empty() || text.starts_with('#') {
-                continue;
-            }
-            if text.starts_with('[') {
-                return Err(Error::UnknownKey { key: text.into(), line });
-            }
-            let (key, value) = text.split_once('=').ok_or_else(|| Error::Syntax {
-                text: text.into(),
-                line,
-            })?;
-            let (key, value) = (key.trim().trim_matches(['"', '\'']), value.trim());
-            match key {
-                "SystemdCgroup" => options.systemd_cgroup = boolean(key, value, line)?,
+        let entries = toml::parse(document).map_err(|source| policy::Error::Toml {
+            place: PLACE.into(),
+            source,
+        })?;
+        for entry in entries {
+            match (entry.key.as_str(), &entry.value) {
+                ("SystemdCgroup", toml::Value::Flag(flag)) => options.systemd_cgroup = *flag,
+                ("SystemdCgroup", _) => {
+                    return Err(Error::Value {
+                        key: entry.key,
+                        line: entry.line,
+                        expected: "a boolean",
+                        value: entry.value,
+                    });
+                }
                 // containerd puts its own fields of the message into the same table.
-                "TypeUrl" | "ConfigPath" => {}
-                _ => return Err(Error::UnknownKey { key: key.into(), line }),
+                ("TypeUrl" | "ConfigPath", _) => {}
+                _ => options.policy.set_entry(PLACE, &entry)?,
             }
         }
         Ok(options)
-    }
-}
-
-fn boolean(key: &str, value: &str, line: usize) -> Result<bool, Error> {
-    let bare = value.split_once('#').map_or(value, |(bare, _comment)| bare.trim_end());
-    match bare {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(Error::Value {
-            key: key.into(),
-            line,
-            expected: "a boolean",
-            value: value.into(),
-        }),
     }
 }
 
@@ -299,6 +276,7 @@ mod tests {
             io_uid: 7,
             io_gid: 8,
             systemd_cgroup: true,
+            policy: Layer::default(),
         };
         assert_eq!(Options::parse(Some(&runc(options))).unwrap(), expected);
     }
@@ -340,16 +318,31 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_tables_are_refused_by_name_and_line() {
-        let error = Options::parse(Some(&toml("SystemdCgroup = false\nShimSize = 3\n"))).unwrap_err();
-        assert_eq!(error.to_string(), "unknown option \"ShimSize\" in line 2");
-        let error = Options::parse(Some(&toml("[policy]\n"))).unwrap_err();
-        assert_eq!(error.to_string(), "unknown option \"[policy]\" in line 1");
-        let error = Options::parse(Some(&toml("SystemdCgroup = 1\n"))).unwrap_err();
-        assert_eq!(error.to_string(), "option SystemdCgroup in line 1 is not a boolean: 1");
-        assert!(matches!(
-            Options::parse(Some(&toml("nonsense"))).unwrap_err(),
-            Error::Syntax { line: 1, .. }
-        ));
+        let error = |document| {
+            let error = Options::parse(Some(&toml(document))).unwrap_err();
+            crate::service::errors::chain(&error)
+        };
+        assert_eq!(
+            error("SystemdCgroup = false\nShimSize = 3\n"),
+            "the handler's options, line 2: there is no setting \"ShimSize\""
+        );
+        assert_eq!(
+            error("[policy]\nmode = 'agent'"),
+            "the handler's options, line 2: there is no setting \"policy.mode\""
+        );
+        assert_eq!(
+            error("SystemdCgroup = 1\n"),
+            "option SystemdCgroup in line 1 is not a boolean: Number(1)"
+        );
+        assert!(error("nonsense").starts_with("the handler's options: line 1: "));
+    }
+
+    #[test]
+    fn settings_of_the_policy_are_the_handler_s_layer() {
+        let options = Options::parse(Some(&toml("mode = 'production'\n[capabilities]\nallow = []\n"))).unwrap();
+        let resolved = policy::resolve(&Layer::default(), &options.policy, []).unwrap();
+        assert_eq!(resolved.mode.from, policy::Origin::Handler);
+        assert_eq!(resolved.capabilities.value.bits(), 0);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! From what the layers say to what holds.
+
+use super::settings::{Layer, Policy};
+use super::values::{Given, Mode, Value};
+use super::{Decided, Error, Origin, toml};
+
+/// What a pod's annotations start with that are meant for us.
+pub const ANNOTATION_PREFIX: &str = "nucleus.dev/";
+
+/// The policy for one container: what node and handler say, tightened by the annotations that start with
+/// [`ANNOTATION_PREFIX`].
+///
+/// # Errors
+/// An annotation that is unknown, that has no such value, or that would loosen what is demanded.
+pub fn resolve<'a>(
+    node: &Layer,
+    handler: &Layer,
+    annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Policy, Error> {
+    let mut pod = Layer::default();
+    for (key, value) in annotations {
+        if let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) {
+            pod.set(&"annotations", name, Given::Annotation(value))?;
+        }
+    }
+    Policy::of(node, handler, &pod)
+}
+
+impl Layer {
+    /// Takes in one entry of a configuration.
+    pub fn set_entry(&mut self, place: &str, entry: &toml::Entry) -> Result<(), Error> {
+        struct Line<'a>(&'a str, usize);
+        impl std::fmt::Display for Line<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}, line {}", self.0, self.1)
+            }
+        }
+        self.set(&Line(place, entry.line), &entry.key, Given::Toml(&entry.value))
+    }
+}
+
+/// One setting, of its two defaults and what node, handler and pod say. `modes` are those of node and handler, and of the
+/// pod, which may have raised it: then production's default counts as if the pod had asked for it, in each setting of which
+/// it says nothing.
+pub(super) fn decide<T: Value>(
+    name: &'static str,
+    [agent, production]: [T; 2],
+    [node, handler, pod]: [&Option<T>; 3],
+    (given, raised): (Mode, Mode),
+) -> Result<Decided<T>, Error> {
+    let default = match given {
+        Mode::Agent => &agent,
+        Mode::Production => &production,
+    };
+    let (floor, from) = match (handler, node) {
+        (Some(value), _) => (value, Origin::Handler),
+        (None, Some(value)) => (value, Origin::Node),
+        (None, None) => (default, Origin::Default),
+    };
+    let asked = match pod {
+        Some(asked) if !asked.is_as_strict_as(floor) => {
+            return Err(Error::Loosens {
+                name,
+                demanded: floor.to_string(),
+                by: from,
+                asked: asked.to_string(),
+            });
+        }
+        Some(asked) => asked.clone(),
+        None if raised > given => floor.stricter(&production),
+        None => floor.clone(),
+    };
+    let from = if asked == *floor { from } else { Origin::Pod };
+    Ok(Decided { value: asked, from })
+}

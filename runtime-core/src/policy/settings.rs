@@ -1,0 +1,140 @@
+//! Every setting there is: its name, type, defaults, and whether a pod may tighten it.
+
+use serde::{Deserialize, Serialize};
+
+use super::resolve::decide;
+use super::values::{CapabilityLimit, Given, Mode, Runtime, Value};
+use super::{Decided, Error, nearest};
+
+/// What is known of one setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// As it is written.
+    pub name: &'static str,
+    /// What it does, in Markdown.
+    pub about: &'static str,
+    /// What its values are.
+    pub expected: &'static str,
+    /// Whether a pod may tighten it, by an annotation.
+    pub for_pods: bool,
+    /// Its default in agent mode, as it is written.
+    pub agent: fn() -> String,
+    /// Its default in production mode, as it is written.
+    pub production: fn() -> String,
+}
+
+/// `"name" field: Type, agent's default, production's default, for pods or not`.
+macro_rules! settings {
+    ($($(#[doc = $about:literal])+ $name:literal $field:ident: $type:ty, $agent:expr, $production:expr, $for_pods:expr;)+) => {
+        /// What holds for one container: each setting's value, and who decided it.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Policy {
+            $($(#[doc = $about])+ pub $field: Decided<$type>,)+
+        }
+
+        /// What one layer says; most layers say nothing of most settings.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Layer {
+            $(pub(super) $field: Option<$type>,)+
+        }
+
+        /// All settings, in the order of the documentation.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: $name,
+            about: concat!($($about, "\n"),+),
+            expected: <$type as Value>::EXPECTED,
+            for_pods: $for_pods,
+            agent: || $agent.to_string(),
+            production: || $production.to_string(),
+        }),+];
+
+        impl Layer {
+            /// Sets the setting `name`; `place` says where that was written.
+            pub fn set(&mut self, place: &dyn std::fmt::Display, name: &str, given: Given<'_>) -> Result<(), Error> {
+                match name {
+                    $($name => {
+                        let value = <$type as Value>::parse(given).ok_or_else(|| Error::Value {
+                            place: place.to_string(),
+                            name: $name,
+                            expected: <$type as Value>::EXPECTED,
+                            given: given.to_string(),
+                        })?;
+                        if matches!(given, Given::Annotation(_)) && !$for_pods {
+                            return Err(Error::NotForPods { name: $name });
+                        }
+                        self.$field = Some(value);
+                    })+
+                    _ => return Err(Error::Unknown {
+                        place: place.to_string(),
+                        name: name.to_owned(),
+                        nearest: nearest::nearest(name, SETTINGS.iter().map(|setting| setting.name)),
+                    }),
+                }
+                Ok(())
+            }
+        }
+
+        impl Policy {
+            /// The whole policy, of what the layers say.
+            pub(super) fn of(node: &Layer, handler: &Layer, pod: &Layer) -> Result<Self, Error> {
+                let given = handler.mode.or(node.mode).unwrap_or(Mode::Agent);
+                let modes = (given, pod.mode.map_or(given, |asked| asked.max(given)));
+                Ok(Self {
+                    $($field: decide(
+                        $name,
+                        [$agent, $production],
+                        [&node.$field, &handler.$field, &pod.$field],
+                        modes,
+                    )?,)+
+                })
+            }
+
+            /// Every setting by its name: its value as it is written, and who decided it.
+            pub fn list(&self) -> Vec<(&'static str, String, super::Origin)> {
+                vec![$(($name, self.$field.value.to_string(), self.$field.from)),+]
+            }
+        }
+    };
+}
+
+/// What production leaves of a container's capabilities: what programs need that start as root and then become somebody
+/// else, and that listen on ports below 1024.
+const PRODUCTION_CAPABILITIES: CapabilityLimit = CapabilityLimit::Only(
+    1 // CAP_CHOWN
+    | 1 << 1 // CAP_DAC_OVERRIDE
+    | 1 << 3 // CAP_FOWNER
+    | 1 << 4 // CAP_FSETID
+    | 1 << 5 // CAP_KILL
+    | 1 << 6 // CAP_SETGID
+    | 1 << 7 // CAP_SETUID
+    | 1 << 10, // CAP_NET_BIND_SERVICE
+);
+
+settings! {
+    /// Which defaults the other settings have. `agent`: what kubelet asked for, plus what no ordinary image notices.
+    /// `production`: the stricter defaults that each setting names; what cannot be enforced stops the container.
+    "mode" mode: Mode, Mode::Agent, Mode::Production, true;
+
+    /// What runs the containers: `native`, the kernel's own means, or `gvisor`, which this version does not have yet: it
+    /// refuses to create them. A pod chooses by its RuntimeClass.
+    "runtime" runtime: Runtime, Runtime::Native, Runtime::Native, false;
+
+    /// Sets no_new_privs on every process, whatever the pod says (`allowPrivilegeEscalation`): no set-user-ID program and no
+    /// file capability gives anything.
+    "no_new_privs" no_new_privs: bool, false, true, true;
+
+    /// The capabilities that a process can have at most. Those that a pod asks for beyond are taken out of each of its sets,
+    /// the bounding set too; exec'd processes are cut the same way.
+    "capabilities.allow" capabilities: CapabilityLimit, CapabilityLimit::Unlimited, PRODUCTION_CAPABILITIES, true;
+
+    /// Refuses containers without a memory limit; not the pod's sandbox, which has none.
+    "require.memory_limit" require_memory_limit: bool, false, true, true;
+}
+
+impl Default for Policy {
+    /// Of a node that says nothing.
+    fn default() -> Self {
+        let silent = Layer::default();
+        Self::of(&silent, &silent, &silent).expect("only what a pod asks for is ever refused")
+    }
+}

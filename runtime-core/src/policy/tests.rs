@@ -1,0 +1,170 @@
+//! Layers and what becomes of them.
+
+use super::*;
+
+fn node(text: &str) -> Layer {
+    super::node::parse("config.toml", &format!("version = 1\n{text}")).unwrap()
+}
+
+fn refused(text: &str) -> String {
+    let error = super::node::parse("config.toml", text).unwrap_err();
+    match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn with(node: &Layer, annotations: &[(&str, &str)]) -> Result<Policy, String> {
+    resolve(node, &Layer::default(), annotations.iter().copied()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_node_that_says_nothing_gives_agent_s_defaults() {
+    let policy = with(&Layer::default(), &[("other.example/x", "y")]).unwrap();
+    assert_eq!(policy, Policy::default());
+    for (setting, (name, value, from)) in SETTINGS.iter().zip(policy.list()) {
+        assert_eq!((name, from), (setting.name, Origin::Default));
+        assert_eq!(value, (setting.agent)(), "{name}");
+    }
+}
+
+#[test]
+fn the_handler_s_word_counts_before_the_node_s_even_where_it_is_looser() {
+    let node = node("no_new_privs = true\nmode = 'production'\n");
+    let handler = Layer {
+        no_new_privs: Some(false),
+        ..Layer::default()
+    };
+    let policy = resolve(&node, &handler, []).unwrap();
+    assert_eq!(
+        (policy.no_new_privs.value, policy.no_new_privs.from),
+        (false, Origin::Handler)
+    );
+    assert_eq!((policy.mode.value, policy.mode.from), (Mode::Production, Origin::Node));
+    assert_eq!(
+        policy.require_memory_limit,
+        Decided {
+            value: true,
+            from: Origin::Default
+        }
+    );
+}
+
+#[test]
+fn a_pod_tightens_and_never_loosens() {
+    let strict = node("no_new_privs = true\ncapabilities.allow = ['CAP_CHOWN', 'kill']\n");
+    let policy = with(&strict, &[("nucleus.dev/capabilities.allow", "CAP_KILL")]).unwrap();
+    assert_eq!(policy.capabilities.value, CapabilityLimit::Only(1 << 5));
+    assert_eq!(policy.capabilities.from, Origin::Pod);
+    assert_eq!(
+        with(&strict, &[("nucleus.dev/no_new_privs", "false")]).unwrap_err(),
+        "annotation nucleus.dev/no_new_privs: true is demanded by the node's configuration, and a pod may only tighten \
+         it: false is refused"
+    );
+    let error = with(
+        &strict,
+        &[("nucleus.dev/capabilities.allow", "CAP_KILL, CAP_SYS_ADMIN")],
+    )
+    .unwrap_err();
+    assert!(error.contains(r#"["CAP_CHOWN", "CAP_KILL"] is demanded"#), "{error}");
+    assert!(with(&strict, &[("nucleus.dev/capabilities.allow", "all")]).is_err());
+    // What is there already may be asked for; it stays the node's decision.
+    let policy = with(&strict, &[("nucleus.dev/no_new_privs", "true")]).unwrap();
+    assert_eq!(policy.no_new_privs.from, Origin::Node);
+}
+
+#[test]
+fn a_pod_that_asks_for_production_gets_its_defaults_without_losing_the_node_s_demands() {
+    let node = node("no_new_privs = false\ncapabilities.allow = ['CAP_CHOWN', 'CAP_NET_RAW']\n");
+    let policy = with(&node, &[("nucleus.dev/mode", "production")]).unwrap();
+    assert_eq!((policy.mode.value, policy.no_new_privs.value), (Mode::Production, true));
+    // CAP_NET_RAW is not among production's.
+    assert_eq!(policy.capabilities.value, CapabilityLimit::Only(1));
+    assert!(
+        with(
+            &super::tests::node("mode = 'production'"),
+            &[("nucleus.dev/mode", "agent")]
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn an_annotation_that_is_unknown_malformed_or_not_for_pods_is_refused() {
+    let silent = Layer::default();
+    assert_eq!(
+        with(&silent, &[("nucleus.dev/no-new-priv", "true")]).unwrap_err(),
+        "annotations: there is no setting \"no-new-priv\"; \"no_new_privs\" may be meant"
+    );
+    assert_eq!(
+        with(&silent, &[("nucleus.dev/no_new_privs", "yes")]).unwrap_err(),
+        "annotations: no_new_privs is true or false, not \"yes\""
+    );
+    assert!(
+        with(&silent, &[("nucleus.dev/runtime", "native")])
+            .unwrap_err()
+            .contains("only the node's")
+    );
+    assert!(
+        with(&silent, &[("nucleus.dev/", "x")])
+            .unwrap_err()
+            .contains("no setting \"\"")
+    );
+}
+
+#[test]
+fn a_configuration_is_refused_by_line() {
+    assert_eq!(
+        refused("version = 1\n\n[capabilities]\nalow = 'all'\n"),
+        "config.toml, line 4: there is no setting \"capabilities.alow\"; \"capabilities.allow\" may be meant"
+    );
+    assert_eq!(
+        refused("version = 1\nmode = 'prod'"),
+        "config.toml, line 2: mode is \"agent\" or \"production\", not \"prod\""
+    );
+    assert!(refused("version = 1\nno_new_privs = 'true'").contains("true or false"));
+    assert!(refused("version = 1\ncapabilities.allow = ['CAP_TIME_TRAVEL']").contains("CAP_TIME_TRAVEL"));
+    assert!(refused("mode = 'agent'").contains("`version = 1` has to be there"));
+    assert!(refused("version = 2").contains("found Number(2)"));
+    assert!(refused("version = 1\nmode agent").starts_with("config.toml: line 2: "));
+}
+
+#[test]
+fn a_policy_survives_its_record() {
+    let policy = with(&node("mode = 'production'"), &[]).unwrap();
+    let text = serde_json::to_string(&policy).unwrap();
+    assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
+}
+
+/// What docs/policy.md says of the settings.
+fn reference() -> String {
+    let section = |setting: &Setting| {
+        let about: Vec<_> = setting.about.lines().map(str::trim).collect();
+        let pods = if setting.for_pods {
+            "may tighten it"
+        } else {
+            "may not set it"
+        };
+        let (agent, production) = ((setting.agent)(), (setting.production)());
+        format!(
+            "### `{}`\n\n{}\n\nIt is {}. Default: `{agent}`; in production mode: `{production}`. Pods {pods}.\n",
+            setting.name,
+            about.join("\n").trim(),
+            setting.expected,
+        )
+    };
+    SETTINGS.iter().map(section).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_setting_is_documented_as_it_is() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/policy.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (before, found) = text.split_once("## Settings\n\n").unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(page, format!("{before}## Settings\n\n{}", reference())).unwrap();
+        return;
+    }
+    let advice = "docs/policy.md is not what the code says: write it with UPDATE_DOCS=1 cargo test -p runtime-core";
+    assert_eq!(found, reference(), "{advice}");
+}

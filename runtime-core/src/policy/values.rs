@@ -1,0 +1,199 @@
+//! The types of settings: how their values are written, and which of two is the stricter one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::toml;
+use crate::plan::CAPABILITY_NAMES;
+
+/// A value as somebody wrote it.
+#[derive(Debug, Clone, Copy)]
+pub enum Given<'a> {
+    /// Of a configuration.
+    Toml(&'a toml::Value),
+    /// Of an annotation: text, whatever the setting's type; lists are separated by commas.
+    Annotation(&'a str),
+}
+
+impl<'a> Given<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Toml(toml::Value::Text(text)) => Some(text),
+            Self::Annotation(text) => Some(text),
+            Self::Toml(_) => None,
+        }
+    }
+
+    fn list(self) -> Option<Vec<&'a str>> {
+        match self {
+            Self::Toml(toml::Value::List(list)) => Some(list.iter().map(String::as_str).collect()),
+            Self::Annotation(text) => Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()),
+            Self::Toml(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Given<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Annotation(text) => write!(f, "{text:?}"),
+            Self::Toml(toml::Value::Text(text)) => write!(f, "{text:?}"),
+            Self::Toml(toml::Value::Flag(flag)) => write!(f, "{flag}"),
+            Self::Toml(toml::Value::Number(number)) => write!(f, "{number}"),
+            Self::Toml(toml::Value::List(list)) => write!(f, "{list:?}"),
+        }
+    }
+}
+
+/// A type of settings.
+pub trait Value: Clone + PartialEq + fmt::Display {
+    /// What its values are, after "is".
+    const EXPECTED: &'static str;
+
+    /// The value that was written, None where it is none.
+    fn parse(given: Given<'_>) -> Option<Self>;
+
+    /// What is as strict as both.
+    fn stricter(&self, other: &Self) -> Self;
+
+    /// Whether nothing is allowed that `other` forbids.
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        self.stricter(other) == *self
+    }
+}
+
+/// `true` is the stricter one, in every setting.
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        match given {
+            Given::Toml(toml::Value::Flag(flag)) => Some(*flag),
+            Given::Annotation("true") => Some(true),
+            Given::Annotation("false") => Some(false),
+            _ => None,
+        }
+    }
+
+    fn stricter(&self, other: &Self) -> Self {
+        *self || *other
+    }
+}
+
+/// A setting with a name for each of its values, from the loosest to the strictest.
+macro_rules! choice {
+    ($(#[doc = $doc:literal])* $name:ident: $expected:literal, $($(#[doc = $about:literal])* $variant:ident = $text:literal),+) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[doc = $about])* #[serde(rename = $text)] $variant),+
+        }
+
+        impl Value for $name {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(given: Given<'_>) -> Option<Self> {
+                match given.text()? {
+                    $($text => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            fn stricter(&self, other: &Self) -> Self {
+                *self.max(other)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => concat!("\"", $text, "\""),)+
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// Which defaults there are.
+    Mode: "\"agent\" or \"production\"",
+    /// What kubelet asked for, plus what no ordinary image notices.
+    Agent = "agent",
+    /// Everything that can be taken away; what cannot be enforced stops the container.
+    Production = "production"
+}
+
+choice! {
+    /// What carries containers out.
+    Runtime: "\"native\" or \"gvisor\"",
+    /// The kernel's own means.
+    Native = "native",
+    /// gVisor's `runsc`.
+    Gvisor = "gvisor"
+}
+
+/// Capabilities that a container can have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CapabilityLimit {
+    /// Those of the spec.
+    Unlimited,
+    /// These at most, one bit each.
+    Only(u64),
+}
+
+impl CapabilityLimit {
+    /// One bit for each capability that is allowed.
+    pub fn bits(self) -> u64 {
+        match self {
+            Self::Unlimited => u64::MAX,
+            Self::Only(bits) => bits,
+        }
+    }
+}
+
+impl Value for CapabilityLimit {
+    const EXPECTED: &'static str = "\"all\", or a list of capabilities such as \"CAP_CHOWN\"";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        if given.text() == Some("all") {
+            return Some(Self::Unlimited);
+        }
+        let bit = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            let number = CAPABILITY_NAMES
+                .iter()
+                .position(|known| *known == name || known.strip_prefix("CAP_") == Some(&name))?;
+            Some(1 << number)
+        };
+        given
+            .list()?
+            .into_iter()
+            .try_fold(0, |bits, name| Some(bits | bit(name)?))
+            .map(Self::Only)
+    }
+
+    fn stricter(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Unlimited, other) => *other,
+            (own, Self::Unlimited) => *own,
+            (Self::Only(own), Self::Only(other)) => Self::Only(own & other),
+        }
+    }
+}
+
+impl fmt::Display for CapabilityLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Only(bits) = self else {
+            return f.write_str("\"all\"");
+        };
+        let names = CAPABILITY_NAMES.iter().enumerate();
+        f.debug_list()
+            .entries(
+                names
+                    .filter(|(number, _)| bits >> number & 1 == 1)
+                    .map(|(_, name)| name),
+            )
+            .finish()
+    }
+}
