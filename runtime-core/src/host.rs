@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 
 use crate::plan;
-use crate::sys::process;
+use crate::sys::{landlock, process};
 
 /// Oldest version of the OCI runtime spec whose config.json is understood.
 pub const OCI_VERSION_MIN: &str = "1.0.0";
@@ -71,6 +71,12 @@ pub fn capabilities() -> u64 {
             .fold(0, |set, number| set | 1 << number);
         permitted & bounding
     })
+}
+
+/// The ABI of the kernel's Landlock, 0 where it has none. Asked once: it does not change while the kernel runs.
+pub fn landlock_abi() -> u32 {
+    static ABI: OnceLock<u32> = OnceLock::new();
+    *ABI.get_or_init(landlock::abi)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod grouping;
 mod hooks;
 mod info;
 mod io;
+mod landlock;
 mod lifecycle;
 mod mounts;
 mod namespaces;
@@ -42,6 +43,7 @@ pub fn register(registry: &mut Registry) {
         ("process", process::register),
         ("capabilities", capabilities::register),
         ("policy", policy::register),
+        ("landlock", landlock::register),
         ("devices", devices::register),
         ("mounts", mounts::register),
         ("cgroups", cgroups::register),

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::late::Late;
 use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
-use super::{console, init, lifecycle_hooks};
+use super::{console, domain, init};
 use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Namespace, Namespaces};
 use crate::sys::fork::{Fork, fork_sibling};
@@ -52,9 +53,13 @@ pub enum Error {
     Hook(super::Error),
     #[error("the shim has gone")]
     Alone,
-    /// Init failed, and told the shim itself.
-    #[error("init ended during set-up")]
-    InitEnded,
+    #[error("entering the Landlock domain")]
+    Domain(#[source] io::Error),
+    #[error("the process that mounts was killed by signal {signal}")]
+    Killed { signal: i32 },
+    /// Init, or the process that mounts, failed, and told the shim itself.
+    #[error("set-up ended early")]
+    Told,
 }
 
 /// What a process forked by the holder finds.
@@ -116,8 +121,7 @@ pub fn holder_main() -> ! {
     match hold(&control) {
         Ok(()) => process::exit_now(0),
         Err(error) => {
-            // Init tells the shim itself.
-            if !matches!(error, Error::InitEnded | Error::Alone) {
+            if !matches!(error, Error::Told | Error::Alone) {
                 wire::report(&control, &chain(&error));
             }
             process::exit_now(1)
@@ -181,6 +185,15 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
         proc,
         cgroup_namespace,
     };
+    let root = tree
+        .root()
+        .try_clone_to_owned()
+        .map_err(io("keeping the container's root"))?;
+    let late = Late::fork(tree, &inside.container, &process, &hierarchies, control)?;
+    if let Some(domain) = &inside.container.domain {
+        domain::enter(domain, &root).map_err(Error::Domain)?;
+    }
+    drop(root);
     if inside.container.namespaces.pid == Namespace::New {
         namespace::unshare(libc::CLONE_NEWPID).map_err(io("unsharing the PID namespace"))?;
     }
@@ -204,40 +217,21 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
             fds,
             ..
         }) => fds,
-        _ => return Err(Error::InitEnded),
+        _ => return Err(Error::Told),
     };
     let mut instances = instances.into_iter();
     inside.cgroup_namespace = instances
         .next()
         .filter(|_| inside.container.namespaces.cgroup != Namespace::Host);
-    tree.attach_proc(&inside.container, instances, &hierarchies)?;
-    tree.seal_paths(&inside.container)?;
-    run_hooks(&inside.container, control, pid)?;
-    tree.finish(&inside.container, &process.cwd)?;
-    wire::send(&ours, Tag::Go, &[], &[]).map_err(|_| Error::InitEnded)?;
+    let procs: Vec<_> = instances.collect();
+    late.finish(pid, &procs.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
+    drop(procs);
+    // The root moved along; the working directory is still the shim's, of the host.
+    rustix::process::chdir(c"/").map_err(|errno| io("leaving the host's working directory")(errno.into()))?;
+    wire::send(&ours, Tag::Go, &[], &[]).map_err(|_| Error::Told)?;
     drop((ours, process, hierarchies));
     inside.container.mounts = Vec::new();
     serve(control, &inside)
-}
-
-/// Runtime hooks run in the shim's namespaces, container hooks in the container's before the root is switched.
-fn run_hooks(container: &plan::Container, control: &OwnedFd, pid: i32) -> Result<(), Error> {
-    let hooks = &container.hooks;
-    if !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty() {
-        wire::send(control, Tag::Hooks, &[], &[]).map_err(|_| Error::Alone)?;
-        match wire::receive(control).map_err(io("waiting for the runtime hooks"))? {
-            Some(message) if message.tag == Tag::Go => {}
-            _ => return Err(Error::Alone),
-        }
-    }
-    lifecycle_hooks::run_hooks(
-        hooks.create_container.iter(),
-        container,
-        "creating",
-        pid,
-        &container.bundle,
-    )
-    .map_err(Error::Hook)
 }
 
 /// Forks what the shim asks for, until the shim is gone.

@@ -3,7 +3,7 @@
 use oci_spec::runtime as oci;
 
 use super::{Error, capability};
-use crate::policy::{Decided, Policy};
+use crate::policy::{Decided, Policy, Tier};
 
 /// containerd's CRI plugin says with it what a container is to its pod.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -15,6 +15,11 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 pub(super) fn spec(spec: &mut oci::Spec, policy: &Policy) -> Result<(), Error> {
     if policy.require_memory_limit.value {
         require_memory_limit(spec, &policy.require_memory_limit)?;
+    }
+    if policy.landlock_tier.value >= Tier::Hardened {
+        for mount in spec.mounts_mut().iter_mut().flatten() {
+            forbid_execution(mount);
+        }
     }
     if let Some(given) = spec.process_mut() {
         process(given, policy);
@@ -34,6 +39,33 @@ pub(super) fn process(process: &mut oci::Process, policy: &Policy) {
         let sets = capability::cut(sets, allowed);
         process.set_capabilities(Some(sets));
     }
+}
+
+/// Makes a mount noexec that the workload could put a program on, or that holds a Secret. A read-only volume stays
+/// executable: scripts come in ConfigMaps.
+fn forbid_execution(mount: &mut oci::Mount) {
+    const SECRET: &str = "/volumes/kubernetes.io~secret/";
+    let options = mount.options().clone().unwrap_or_default();
+    let has = |names: &[&str]| options.iter().any(|option| names.contains(&option.as_str()));
+    let is_bind = has(&["bind", "rbind"]) || mount.typ().as_deref() == Some("bind");
+    let is_new = !is_bind && mount.typ().as_deref() == Some("tmpfs");
+    let is_secret = mount
+        .source()
+        .as_ref()
+        .is_some_and(|source| source.to_string_lossy().contains(SECRET));
+    if !(is_new || (is_bind && (is_secret || !has(&["ro", "rro"])))) {
+        return;
+    }
+    let mut options: Vec<String> = options.iter().filter(|option| !is_exec(option)).cloned().collect();
+    options.push("noexec".into());
+    if has(&["rbind"]) {
+        options.push("rnoexec".into());
+    }
+    mount.set_options(Some(options));
+}
+
+fn is_exec(option: &str) -> bool {
+    matches!(option, "exec" | "rexec")
 }
 
 fn require_memory_limit(spec: &oci::Spec, setting: &Decided<bool>) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod error;
 mod harden;
 mod hook;
 mod identity;
+mod landlock;
 mod mount;
 mod namespace;
 mod options;
@@ -56,6 +57,8 @@ pub struct Request {
     pub host_capabilities: u64,
     /// Whether the host's cgroups are v2 alone: `resources.unified` means something only there.
     pub cgroup_v2: bool,
+    /// The host's Landlock, 0 without ([`crate::host::landlock_abi`]).
+    pub landlock_abi: u32,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -69,6 +72,7 @@ impl Default for Request {
             systemd_cgroup: false,
             host_capabilities: u64::MAX,
             cgroup_v2: false,
+            landlock_abi: 0,
             policy: Policy::default(),
         }
     }
@@ -129,9 +133,10 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         sysctls: sysctl::sysctls(linux.sysctl(), &namespaces)?,
         hooks: hook::hooks(spec.hooks())?,
         no_new_keyring: request.no_new_keyring,
+        domain: None,
         namespaces,
     };
-    Ok(Plan {
+    let mut plan = Plan {
         id: request.id.clone(),
         bundle: bundle.dir,
         cgroup: identity::cgroup(linux, request)?,
@@ -140,7 +145,9 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         spec: bundle.spec,
         container,
         process,
-    })
+    };
+    plan.container.domain = landlock::domain(&plan, request.landlock_abi)?;
+    Ok(plan)
 }
 
 /// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, umask,

@@ -63,6 +63,15 @@ pub struct Container {
     pub hooks: Hooks,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// The Landlock domain of init and of every exec'd process.
+    pub domain: Option<Domain>,
+}
+
+/// A Landlock domain: it denies every change of the mount table, and tracing what is outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Abstract sockets that were made outside cannot be connected to: the host's, in a container on its network.
+    pub scope_abstract_sockets: bool,
 }
 
 /// How a container stands to one kind of namespace.

@@ -18,7 +18,7 @@ mod values;
 
 pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use settings::{Layer, Policy, SETTINGS, Setting};
-pub use values::{CapabilityLimit, Given, Mode, Runtime, Value};
+pub use values::{CapabilityLimit, Given, Mode, Runtime, Tier, Value};
 
 use std::fmt;
 
@@ -101,6 +101,11 @@ pub enum Error {
         node::VERSION
     )]
     Version { place: String, found: String },
+}
+
+/// The beginning of a text that an error quotes: an annotation may have a quarter of a megabyte.
+fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(200)]
 }
 
 fn hint(nearest: &Option<&'static str>) -> String {

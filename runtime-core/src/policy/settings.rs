@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::resolve::decide;
-use super::values::{CapabilityLimit, Given, Mode, Runtime, Value};
+use super::values::{CapabilityLimit, Given, Mode, Runtime, Tier, Value};
 use super::{Decided, Error, nearest};
 
 /// What is known of one setting.
@@ -66,7 +66,7 @@ macro_rules! settings {
                     })+
                     _ => return Err(Error::Unknown {
                         place: place.to_string(),
-                        name: name.to_owned(),
+                        name: super::shortened(name).to_owned(),
                         nearest: nearest::nearest(name, SETTINGS.iter().map(|setting| setting.name)),
                     }),
                 }
@@ -126,6 +126,20 @@ settings! {
     /// The capabilities that a process can have at most. Those that a pod asks for beyond are taken out of each of its sets,
     /// the bounding set too; exec'd processes are cut the same way.
     "capabilities.allow" capabilities: CapabilityLimit, CapabilityLimit::Unlimited, PRODUCTION_CAPABILITIES, true;
+
+    /// What Landlock denies init and every exec'd process. `baseline`: mounting, moving and remounting, also in a user
+    /// namespace of the workload's own; tracing what is outside the container; and, on the host's network, the host's abstract
+    /// sockets. A container gets no domain where its spec asks for what any would deny it (CAP_SYS_ADMIN, shared mount
+    /// propagation, /dev/fuse), where it joins another's PID namespace, or has CAP_SYS_PTRACE in the host's, and on kernels
+    /// before 5.19.
+    ///
+    /// `hardened`: the domain is there in any case, or the container is refused; abstract sockets made outside the container
+    /// are out of reach on any network; and what the workload can write to beside its root file system (every tmpfs, writable
+    /// volumes), as well as Secret volumes, is mounted noexec.
+    "landlock.tier" landlock_tier: Tier, Tier::Baseline, Tier::Hardened, true;
+
+    /// The least ABI of Landlock that the host has to have: 2 is Linux 5.19's, 6 is 6.12's. 0 demands none.
+    "require.landlock_abi" require_landlock_abi: u32, 0, 2, true;
 
     /// Refuses containers without a memory limit; not the pod's sandbox, which has none.
     "require.memory_limit" require_memory_limit: bool, false, true, true;

@@ -37,11 +37,11 @@ impl<'a> Given<'a> {
 impl fmt::Display for Given<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Annotation(text) => write!(f, "{text:?}"),
-            Self::Toml(toml::Value::Text(text)) => write!(f, "{text:?}"),
+            Self::Annotation(text) => write!(f, "{:?}", super::shortened(text)),
+            Self::Toml(toml::Value::Text(text)) => write!(f, "{:?}", super::shortened(text)),
             Self::Toml(toml::Value::Flag(flag)) => write!(f, "{flag}"),
             Self::Toml(toml::Value::Number(number)) => write!(f, "{number}"),
-            Self::Toml(toml::Value::List(list)) => write!(f, "{list:?}"),
+            Self::Toml(toml::Value::List(list)) => write!(f, "{:?}", super::shortened(&list.join(", "))),
         }
     }
 }
@@ -131,6 +131,34 @@ choice! {
     Native = "native",
     /// gVisor's `runsc`.
     Gvisor = "gvisor"
+}
+
+choice! {
+    /// What of Landlock a container gets.
+    Tier: "\"none\", \"baseline\" or \"hardened\"",
+    /// No domain.
+    None = "none",
+    /// No change of the mount table, where the host has it and the container's spec does not ask for what it denies.
+    Baseline = "baseline",
+    /// A domain in any case, and nothing to execute in what the workload can write to but its image.
+    Hardened = "hardened"
+}
+
+/// A demanded minimum: the greater one is the stricter one.
+impl Value for u32 {
+    const EXPECTED: &'static str = "a whole number, 0 or more";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        match given {
+            Given::Toml(toml::Value::Number(number)) => (*number).try_into().ok(),
+            Given::Toml(_) => None,
+            Given::Annotation(text) => text.parse().ok(),
+        }
+    }
+
+    fn stricter(&self, other: &Self) -> Self {
+        *self.max(other)
+    }
 }
 
 /// Capabilities that a container can have at most.

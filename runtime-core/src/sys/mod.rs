@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod fork;
+pub mod landlock;
 pub mod message;
 pub mod mount;
 pub mod namespace;

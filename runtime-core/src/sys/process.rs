@@ -189,6 +189,11 @@ pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0).map(drop)
 }
 
+/// PR_SET_PDEATHSIG: SIGKILL when the parent, which has one thread, ends.
+pub fn end_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).map(drop)
+}
+
 /// prlimit(2) of `pid`, 0 for ourselves.
 pub fn set_rlimit(pid: i32, limit: &Rlimit) -> io::Result<()> {
     let new = libc::rlimit64 {

@@ -146,6 +146,7 @@ fn build(
         host_capabilities: host::capabilities(),
         // A host without any is told by what makes the cgroups.
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
+        landlock_abi: host::landlock_abi(),
         policy: resolve(id, &bundle, options)?,
     };
     if request.policy.runtime.value == policy::Runtime::Gvisor {

@@ -3,6 +3,7 @@
 mod container;
 mod mount;
 mod namespace;
+mod policy;
 mod process;
 
 use serde_json::{Value, json};

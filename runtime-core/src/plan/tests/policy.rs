@@ -1,0 +1,148 @@
+//! What the policy makes of a spec.
+
+use super::*;
+use crate::policy::{self, Layer, toml};
+
+fn under_policy(spec: Value, handler: &str, abi: u32) -> Result<Plan, String> {
+    let mut layer = Layer::default();
+    for entry in toml::parse(handler).unwrap() {
+        layer.set_entry("test", &entry).unwrap();
+    }
+    let request = Request {
+        id: "c1".into(),
+        landlock_abi: abi,
+        policy: policy::resolve(&Layer::default(), &layer, []).unwrap(),
+        ..Request::default()
+    };
+    translated_with(spec, &request)
+}
+
+fn domain(spec: Value, handler: &str, abi: u32) -> Option<Domain> {
+    under_policy(spec, handler, abi).unwrap().container.domain
+}
+
+fn with_capability(name: &str) -> Value {
+    let mut spec = base();
+    for set in ["bounding", "permitted"] {
+        spec["process"]["capabilities"][set]
+            .as_array_mut()
+            .unwrap()
+            .push(json!(name));
+    }
+    spec
+}
+
+#[test]
+fn an_ordinary_container_has_a_domain_where_the_kernel_has_what_it_takes() {
+    let unscoped = Some(Domain {
+        scope_abstract_sockets: false,
+    });
+    for (abi, expected) in [(0, &None), (1, &None), (2, &unscoped), (7, &unscoped)] {
+        assert_eq!(&domain(base(), "", abi), expected, "ABI {abi}");
+    }
+    assert_eq!(domain(base(), "landlock.tier = 'none'", 7), None);
+}
+
+#[test]
+fn abstract_sockets_are_scoped_on_the_host_s_network_and_in_the_hardened_tier() {
+    let scoped = |spec, handler, abi| domain(spec, handler, abi).unwrap().scope_abstract_sockets;
+    let on_host = || {
+        let mut spec = base();
+        spec["linux"]["namespaces"].as_array_mut().unwrap().pop();
+        spec
+    };
+    assert!(scoped(on_host(), "", 6));
+    assert!(!scoped(on_host(), "", 5), "scopes came with ABI 6");
+    assert!(scoped(base(), "landlock.tier = 'hardened'", 6));
+}
+
+#[test]
+fn what_a_domain_would_deny_has_none_or_is_refused_where_one_is_demanded() {
+    let shared = with(
+        "/mounts/-",
+        json!({"destination": "/s", "type": "bind", "source": "s", "options": ["rbind", "rshared"]}),
+    );
+    let fuse = with(
+        "/linux/devices",
+        json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]),
+    );
+    for (spec, named) in [
+        (with_capability("CAP_SYS_ADMIN"), "CAP_SYS_ADMIN"),
+        (shared, "shared mount propagation"),
+        (fuse, "/dev/fuse"),
+        (
+            with("/linux/rootfsPropagation", json!("rshared")),
+            "shared mount propagation",
+        ),
+    ] {
+        assert_eq!(domain(spec.clone(), "", 7), None, "{named}");
+        let error = under_policy(spec, "landlock.tier = 'hardened'", 7).unwrap_err();
+        assert!(
+            error.contains(named) && error.contains("landlock.tier = \"hardened\""),
+            "{error}"
+        );
+    }
+    let error = under_policy(base(), "landlock.tier = 'hardened'", 1).unwrap_err();
+    assert!(error.contains("has ABI 1"), "{error}");
+    let error = under_policy(base(), "require.landlock_abi = 6", 4).unwrap_err();
+    assert!(
+        error.contains("require.landlock_abi = 6 (the handler's options)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_looks_at_the_processes_of_others_has_no_domain_unless_one_is_demanded() {
+    let joined = with("/linux/namespaces/0", json!({"type": "pid", "path": "/proc/7/ns/pid"}));
+    assert_eq!(domain(joined.clone(), "", 7), None);
+    assert!(domain(joined, "landlock.tier = 'hardened'", 7).is_some());
+    let mut host = with_capability("CAP_SYS_PTRACE");
+    host["linux"]["namespaces"].as_array_mut().unwrap().remove(0);
+    assert_eq!(domain(host.clone(), "", 7), None);
+    host["process"]["capabilities"] = json!({});
+    assert!(domain(host, "", 7).is_some());
+}
+
+#[test]
+fn the_hardened_tier_makes_noexec_what_can_be_written_to() {
+    let mut spec = base();
+    let mounts = spec["mounts"].as_array_mut().unwrap();
+    let bind = |destination: &str, source: &str, options: &[&str]| json!({"destination": destination, "type": "bind", "source": source, "options": options});
+    mounts.push(bind("/data", "/data", &["rbind", "rw", "exec"]));
+    mounts.push(bind("/scripts", "/scripts", &["rbind", "ro"]));
+    let secret = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~secret/s";
+    mounts.push(bind("/secret", secret, &["bind", "ro"]));
+    let plan = under_policy(spec, "landlock.tier = 'hardened'", 7).unwrap();
+    let noexec = |destination: &str| {
+        let mount = plan
+            .container
+            .mounts
+            .iter()
+            .find(|mount| mount.destination == destination);
+        let mount = mount.unwrap();
+        (
+            (mount.set | mount.recursive_set) & MOUNT_ATTR_NOEXEC != 0,
+            mount.clear & MOUNT_ATTR_NOEXEC != 0,
+        )
+    };
+    assert_eq!(noexec("/dev"), (true, false));
+    assert_eq!(noexec("/data"), (true, false));
+    assert_eq!(noexec("/secret"), (true, false));
+    assert_eq!(noexec("/scripts"), (false, false));
+    assert_eq!(noexec("/etc/hosts"), (false, false));
+}
+
+#[test]
+fn init_and_execs_are_cut_to_the_allowed_capabilities_and_gain_nothing() {
+    let mut spec = base();
+    spec["process"]["noNewPrivileges"] = json!(false);
+    let plan = under_policy(spec, "no_new_privs = true\ncapabilities.allow = ['CAP_CHOWN']", 0).unwrap();
+    let exec = serde_json::from_value(base()["process"].clone()).unwrap();
+    for process in [&plan.process, &translate_exec(&plan, &exec).unwrap()] {
+        assert!(process.no_new_privileges);
+        let sets = process.capabilities.unwrap();
+        assert_eq!((sets.bounding, sets.permitted, sets.effective), (1, 1, 1));
+    }
+    // The hardened spec says the same to any runtime.
+    assert_eq!(plan.spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
+}
