@@ -10,7 +10,12 @@ use crate::prepare::{root, step, target};
 
 /// What is changed in the sources, and where: image references, which the tests read before their flags; the root, which
 /// goes where the run has a tmpfs; and the namespace, so that no two runs on a machine share cgroups.
-const CHANGES: [(&str, &str, &str); 4] = [
+const CHANGES: [(&str, &str, &str); 5] = [
+    (
+        "integration/images/image_list.go",
+        "\"ghcr.io/containerd/volume-copy-up:2.2\"",
+        "os.Getenv(\"E2E_REGISTRY\") + \"/volume-copy-up:2.2\"",
+    ),
     (
         "integration/images/image_list.go",
         "\"ghcr.io/containerd/busybox:1.36\"",

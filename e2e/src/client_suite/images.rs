@@ -1,5 +1,5 @@
-//! The two images that the tests pull, made here: busybox with the users that they ask for, and one that has a `bash`
-//! and a set-user-ID `passwd`, as its namesake's base has.
+//! The images that the tests pull, made here: busybox with the users that they ask for, the same under the name of one that is
+//! mapped to other ids, and one that has a `bash` and a set-user-ID `passwd`, as its namesake's base has.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -37,15 +37,16 @@ busybox nc "$@" &
 wait $!
 "#;
 
-/// Both, as a registry serves them.
+/// All of them, as a registry serves them.
 pub fn images(tools: &Tools) -> Result<Vec<Repository>> {
     Ok(vec![
-        repository("busybox", "1.36", layer(tools, false)?),
-        repository("volume-ownership", "2.1", layer(tools, true)?),
+        repository("busybox", "1.36", vec![layer(tools, false)?]),
+        repository("volume-ownership", "2.1", vec![layer(tools, true)?]),
+        repository("volume-copy-up", "2.2", vec![layer(tools, false)?, second_layer()?]),
     ])
 }
 
-fn repository(name: &str, tag: &str, layer: Vec<u8>) -> Repository {
+fn repository(name: &str, tag: &str, layers: Vec<Vec<u8>>) -> Repository {
     const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -53,7 +54,7 @@ fn repository(name: &str, tag: &str, layer: Vec<u8>) -> Repository {
         "architecture": image::architecture(),
         "os": "linux",
         "config": {"Env": [crate::spec::PATH], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>()},
     });
     let config = config.to_string().into_bytes();
     let descriptor = |kind: &str, blob: &[u8]| json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()});
@@ -61,7 +62,7 @@ fn repository(name: &str, tag: &str, layer: Vec<u8>) -> Repository {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor(CONFIG, &config),
-        "layers": [descriptor(LAYER, &layer)],
+        "layers": layers.iter().map(|layer| descriptor(LAYER, layer)).collect::<Vec<_>>(),
     });
     let blob = |kind: &'static str, bytes: Vec<u8>| Blob {
         kind,
@@ -72,8 +73,17 @@ fn repository(name: &str, tag: &str, layer: Vec<u8>) -> Repository {
         name: name.to_owned(),
         tag: tag.to_owned(),
         manifest: blob(MANIFEST, manifest.to_string().into_bytes()),
-        blobs: vec![blob(CONFIG, config), blob(LAYER, layer)],
+        blobs: std::iter::once(blob(CONFIG, config))
+            .chain(layers.into_iter().map(|layer| blob(LAYER, layer)))
+            .collect(),
     }
+}
+
+/// Lies above another, so that overlay has two.
+fn second_layer() -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    directory(&mut archive, "volume", 0o755, 0)?;
+    archive.into_inner().context("write the second layer")
 }
 
 fn layer(tools: &Tools, with_bash: bool) -> Result<Vec<u8>> {

@@ -26,8 +26,10 @@ use report::{Report, Verdict};
 /// The suite's name.
 pub const NAME: &str = "client";
 
-/// The tests of `integration/client` that are about containers and shims.
-const TESTS: &str = "^Test(Container|Task|Daemon|Shim|Regress|Bind|Process|User)";
+/// The tests of `integration/client` that start containers; the rest is about images, content and snapshots, or needs a
+/// runc that fails on purpose (TestIssue9103, TestIssue10589).
+const TESTS: &str = "^Test(Container|Task|Daemon|Shim|Regress|Bind|Process|User|ClientReconnect|DefaultRuntime|Delete|\
+                     IDMapped|Issue13030|Mount|New|RestartMonitor|RuntimeInfo|ShortRunning|UIDNoGID|WaitStopped)";
 
 /// Failed tests up to this number are tried once more, with either runtime, and that is printed. Some race with what they look
 /// at: `TestDaemonReconnectsToShimIOPipesOnRestart` reads containerd's log right after a kill, and a kill that is answered in
@@ -35,8 +37,7 @@ const TESTS: &str = "^Test(Container|Task|Daemon|Shim|Regress|Bind|Process|User)
 const MOST_AGAIN: usize = 3;
 
 /// What `--list` says of it: the names are containerd's, and known to its binary alone.
-pub const LIST: &str = "client: containerd's own tests: TestContainer…, TestTask…, TestDaemon…, TestShim…, \
-                        TestRegression…, TestBind…, TestProcess…, TestUser…";
+pub const LIST: &str = "client: those of containerd's own client tests that start containers";
 
 /// Runs the tests with each runtime and compares by name. Filters are names or parts of them.
 pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], filter: &[String]) -> Result<Tally> {
@@ -52,7 +53,7 @@ pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], filter: &[String]) -> 
     for &runtime in runtimes {
         let namespace = format!("e2e{}-client-{}", std::process::id(), runtime.short_name());
         let (mut report, mut left) = run::run(tools, &binary, &registry, runtime, &namespace, &pattern).await?;
-        let again = report.failed();
+        let again = report.failed_but_not_in(yardstick.as_ref());
         if (1..=MOST_AGAIN).contains(&again.len()) {
             for (name, result) in report.results().filter(|(_, result)| result.verdict == Verdict::Failed) {
                 println!("again client/{name} ({})\n{}", runtime.short_name(), result.shown());
@@ -130,6 +131,11 @@ fn compare(report: &Report, yardstick: Option<&Report>) -> Tally {
         tally.add(counted(verdict));
     }
     for name in yardstick.into_iter().flat_map(|yardstick| yardstick.missing_in(report)) {
+        if let Some(reason) = differences::reason(&name) {
+            println!("skip  client/{name}: {reason}");
+            tally.add(counted(Verdict::Skipped));
+            continue;
+        }
         println!("FAIL  client/{name} (nucleus)\n      it passes with the runc shim and did not come to an end here");
         tally.add(counted(Verdict::Failed));
     }

@@ -72,11 +72,13 @@ impl Report {
         self.0.values().filter(|result| result.verdict == verdict).count()
     }
 
-    /// The tests that failed, without their sub-tests.
-    pub fn failed(&self) -> BTreeSet<String> {
-        let failed = self.0.iter().filter(|(_, result)| result.verdict == Verdict::Failed);
-        failed
-            .map(|(name, _)| name.split('/').next().unwrap_or(name).to_owned())
+    /// The tests that failed, without their sub-tests; but for those that failed in an earlier report as well.
+    pub fn failed_but_not_in(&self, earlier: Option<&Self>) -> BTreeSet<String> {
+        let failed = |report: &Self, name: &str| report.verdict(name) == Some(Verdict::Failed);
+        let names = self.0.keys().filter(|name| failed(self, name));
+        names
+            .map(|name| name.split('/').next().unwrap_or(name).to_owned())
+            .filter(|name| !earlier.is_some_and(|earlier| failed(earlier, name)))
             .collect()
     }
 
@@ -142,11 +144,15 @@ FAIL
     #[test]
     fn a_later_run_takes_the_place_of_what_failed() {
         let mut report = Report::parse(OUTPUT);
-        assert_eq!(report.failed().into_iter().collect::<Vec<_>>(), ["TestA"]);
+        assert_eq!(
+            report.failed_but_not_in(None).into_iter().collect::<Vec<_>>(),
+            ["TestA"]
+        );
+        assert!(report.failed_but_not_in(Some(&Report::parse(OUTPUT))).is_empty());
         report.replace(Report::parse(
             "--- PASS: TestA (0.1s)\n    --- PASS: TestA/sub (0.1s)\n",
         ));
-        assert!(report.failed().is_empty());
+        assert!(report.failed_but_not_in(None).is_empty());
         assert_eq!(report.verdict("TestC"), Some(Verdict::Passed));
     }
 

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use crate::context::Runtime;
 use crate::prepare::{Tools, target};
 
+use super::differences;
 use super::registry::Registry;
 use super::report::Report;
 
@@ -68,6 +69,7 @@ pub async fn run(
             "-test.run",
             pattern,
         ])
+        .args((runtime == Runtime::Nucleus).then(|| format!("-test.skip={}", differences::pattern())))
         .env(
             "PATH",
             format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),

@@ -76,7 +76,7 @@ impl Container {
                 id: self.id.clone(),
             });
         }
-        let outcome = exec.process.outcome().unwrap_or(Outcome::NeverRan);
+        let outcome = exec.process.outcome().unwrap_or(Outcome::NotStarted);
         // Whoever still waits for one that was never started waits for nothing.
         exec.process.set_outcome(outcome);
         Ok(Deleted {

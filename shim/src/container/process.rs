@@ -27,8 +27,10 @@ pub struct Streams {
 pub enum Outcome {
     /// It ran and ended.
     Exited(Exit),
-    /// It was never started, and will not be.
+    /// It could not be started.
     NeverRan,
+    /// It was deleted before anybody started it.
+    NotStarted,
 }
 
 /// One process of a container, from before it exists until it is deleted.
@@ -86,7 +88,7 @@ impl Process {
     pub fn exit(&self) -> Option<Exit> {
         match self.outcome() {
             Some(Outcome::Exited(exit)) => Some(exit),
-            Some(Outcome::NeverRan) | None => None,
+            Some(Outcome::NeverRan | Outcome::NotStarted) | None => None,
         }
     }
 

@@ -220,6 +220,8 @@ fn told(outcome: Outcome) -> (u32, MessageField<protobuf::well_known_types::time
     match outcome {
         Outcome::Exited(exit) => (exit.status, timestamp::message(exit.at)),
         Outcome::NeverRan => (exit::UNKNOWN_STATUS, timestamp::never()),
+        // Nothing went wrong: as the runc shim.
+        Outcome::NotStarted => (0, timestamp::never()),
     }
 }
 
