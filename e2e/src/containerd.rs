@@ -43,16 +43,40 @@ pub struct Daemon {
     directory: PathBuf,
     binaries: PathBuf,
     path: String,
+    /// What containerd and the programs that talk with its CRI are started through.
+    launcher: Vec<String>,
     child: RefCell<Option<Child>>,
     channel: RefCell<Option<Channel>>,
     /// Told by `--keep`: leave it running when this value goes.
     pub keep: Cell<bool>,
 }
 
+/// What a containerd has beyond its own directory and sockets.
+pub struct Setup {
+    pub log_level: &'static str,
+    /// Configuration of its CRI service, which is off without.
+    pub cri: Option<String>,
+    /// A command with arguments that starts the command behind it.
+    pub launcher: Vec<String>,
+    /// Directories on its PATH before all others.
+    pub path: Vec<PathBuf>,
+}
+
+impl Setup {
+    fn plain(log_level: &'static str) -> Self {
+        Self {
+            log_level,
+            cri: None,
+            launcher: Vec::new(),
+            path: Vec::new(),
+        }
+    }
+}
+
 impl Daemon {
     /// Starts one in a new directory and waits until it answers.
     pub async fn start(tools: &Tools, version: Version) -> Result<Self> {
-        Self::start_in(new_directory()?, tools, version, "debug").await
+        Self::start_in(new_directory()?, tools, version, Setup::plain("debug")).await
     }
 
     /// Starts one for measuring: everything on a tmpfs, and no log but of warnings.
@@ -61,50 +85,51 @@ impl Daemon {
         // Goes with the directory, when this value is dropped.
         mount("e2e", &directory, "tmpfs", MountFlags::empty(), None)
             .with_context(|| format!("mount a tmpfs on {}", directory.display()))?;
-        Self::start_in(directory, tools, version, "warn").await
+        Self::start_in(directory, tools, version, Setup::plain("warn")).await
     }
 
-    async fn start_in(directory: PathBuf, tools: &Tools, version: Version, log_level: &str) -> Result<Self> {
+    /// Starts one in a directory that becomes its own.
+    pub async fn start_in(directory: PathBuf, tools: &Tools, version: Version, setup: Setup) -> Result<Self> {
         let binaries = match version {
             Version::V2 => tools.containerd_2.clone(),
             Version::V1 => tools.containerd_1.clone().map_err(anyhow::Error::msg)?,
         };
-        let path = [&binaries, &tools.runc, &tools.shim]
-            .map(|directory| directory.display().to_string())
-            .join(":");
-        let path = format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let first = setup.path.iter().chain([&binaries, &tools.runc, &tools.shim]);
+        let path: String = first.map(|directory| format!("{}:", directory.display())).collect();
+        let path = format!("{path}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         let daemon = Self {
             version,
             directory,
             binaries,
             path,
+            launcher: setup.launcher,
             child: RefCell::new(None),
             channel: RefCell::new(None),
             keep: Cell::new(false),
         };
-        daemon.write_config(log_level)?;
+        daemon.write_config(setup.log_level, setup.cri.as_deref())?;
         daemon.start_again().await?;
         Ok(daemon)
     }
 
-    fn write_config(&self, log_level: &str) -> Result<()> {
+    fn write_config(&self, log_level: &str, cri: Option<&str>) -> Result<()> {
         let directory = self.directory.display();
-        let (number, cri) = match self.version {
-            Version::V2 => (
-                3,
+        let number = if self.version == Version::V2 { 3 } else { 2 };
+        let off = match (self.version, cri) {
+            (Version::V2, None) => {
                 r#""io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
-    "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp""#,
-            ),
-            Version::V1 => (
-                2,
-                r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp""#,
-            ),
+    "io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp""#
+            }
+            (Version::V2, Some(_)) => r#""io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp""#,
+            (Version::V1, None) => r#""io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp""#,
+            (Version::V1, Some(_)) => r#""io.containerd.tracing.processor.v1.otlp""#,
         };
+        let cri = cri.unwrap_or_default();
         let config = format!(
             r#"version = {number}
 root = "{directory}/root"
 state = "{directory}/state"
-disabled_plugins = [{cri}]
+disabled_plugins = [{off}]
 
 [grpc]
 address = "{directory}/grpc.sock"
@@ -114,7 +139,8 @@ address = "{directory}/ttrpc.sock"
 
 [debug]
 level = "{log_level}"
-"#
+
+{cri}"#
         );
         let file = self.directory.join("config.toml");
         std::fs::write(&file, config).with_context(|| format!("write {}", file.display()))
@@ -123,7 +149,7 @@ level = "{log_level}"
     /// Starts the daemon again after `kill` or `stop`, on the same root and state.
     pub async fn start_again(&self) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log())?;
-        let mut command = self.command("containerd");
+        let mut command = self.launch("containerd");
         command.arg("--config").arg(self.directory.join("config.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         *self.child.borrow_mut() = Some(command.spawn().context("start containerd")?);
@@ -223,12 +249,29 @@ level = "{log_level}"
 
     /// A program with the environment that containerd has: shims, runc and ctr are found by name.
     pub fn command(&self, program: &str) -> Command {
+        self.with_environment(Command::new(self.find(program)))
+    }
+
+    /// The same, started as containerd itself is: in its network namespace, where it has one of its own.
+    pub fn launch(&self, program: &str) -> Command {
+        let Some((launcher, arguments)) = self.launcher.split_first() else {
+            return self.command(program);
+        };
+        let mut command = Command::new(launcher);
+        command.args(arguments).arg(self.find(program));
+        self.with_environment(command)
+    }
+
+    fn find(&self, program: &str) -> PathBuf {
         let there = self
             .path
             .split(':')
             .map(|directory| Path::new(directory).join(program))
             .find(|path| path.exists());
-        let mut command = Command::new(there.unwrap_or_else(|| self.binaries.join(program)));
+        there.unwrap_or_else(|| self.binaries.join(program))
+    }
+
+    fn with_environment(&self, mut command: Command) -> Command {
         command
             .env("PATH", &self.path)
             .env_remove("CONTAINERD_ADDRESS")
@@ -318,7 +361,8 @@ impl Drop for Daemon {
     }
 }
 
-fn new_directory() -> Result<PathBuf> {
+/// A new directory for a containerd and all that is its own.
+pub fn new_directory() -> Result<PathBuf> {
     // Short: a socket's path has 107 bytes.
     for number in 0..1000 {
         let path = PathBuf::from(format!("/tmp/e2e-{}-{number}", std::process::id()));

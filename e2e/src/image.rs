@@ -1,6 +1,7 @@
 //! The test image, made here: busybox and its applets, our probe, a few users and groups, as an OCI image layout in a tar
 //! file that `ctr images import` takes.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,43 +38,57 @@ pub struct Image {
 
 /// Builds the image into a file.
 pub fn build(tools: &Tools, file: &Path) -> Result<Image> {
-    let layer = layer(tools)?;
-    let chain_id = digest(&layer);
-    let config = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [chain_id]},
-    });
-    let config = config.to_string().into_bytes();
+    let config = json!({"Env": [crate::spec::PATH], "Cmd": ["sh"]});
+    let chain_id = write_layout(file, &layer(tools)?, &[(NAME.to_owned(), config)])?;
+    Ok(Image {
+        tar: file.to_owned(),
+        chain_id,
+    })
+}
+
+/// Writes images of one and the same layer into an OCI image layout: their names, and what containers of them get. Gives
+/// back how containerd calls the unpacked layer.
+pub fn write_layout(file: &Path, layer: &[u8], images: &[(String, Value)]) -> Result<String> {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    let chain_id = digest(layer);
     let descriptor = |kind: &str, blob: &[u8]| json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()});
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] = json!({"io.containerd.image.name": NAME, "org.opencontainers.image.ref.name": NAME});
-    let index: Value = json!({"schemaVersion": 2, "manifests": [entry]});
+    let mut entries = Vec::new();
+    let mut blobs = BTreeMap::from([(chain_id.clone(), layer.to_owned())]);
+    for (name, config) in images {
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [chain_id]},
+        });
+        let config = config.to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(CONFIG, &config),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let mut entry = descriptor(MANIFEST, &manifest);
+        entry["annotations"] = json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name});
+        entries.push(entry);
+        blobs.extend([(digest(&config), config), (digest(&manifest), manifest)]);
+    }
+    let index = json!({"schemaVersion": 2, "manifests": entries});
 
     let output = std::fs::File::create(file).with_context(|| format!("create {}", file.display()))?;
     let mut archive = tar::Builder::new(output);
     add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     add(&mut archive, "index.json", 0o644, index.to_string().as_bytes())?;
-    for blob in [&layer, &config, &manifest] {
-        let name = digest(blob).replace("sha256:", "blobs/sha256/");
-        add(&mut archive, &name, 0o644, blob)?;
+    for (digest, blob) in &blobs {
+        add(&mut archive, &digest.replace("sha256:", "blobs/sha256/"), 0o644, blob)?;
     }
     archive
         .into_inner()
         .and_then(|mut file| file.flush())
         .with_context(|| format!("write {}", file.display()))?;
-    Ok(Image {
-        tar: file.to_owned(),
-        chain_id,
-    })
+    Ok(chain_id)
 }
 
 fn layer(tools: &Tools) -> Result<Vec<u8>> {
@@ -134,7 +149,12 @@ pub fn architecture() -> &'static str {
 
 /// Names under which busybox can be called.
 pub fn applets(tools: &Tools) -> Result<Vec<String>> {
-    let applets = Command::new(&tools.busybox)
+    applets_of(&tools.busybox)
+}
+
+/// The same of any busybox.
+pub fn applets_of(busybox: &Path) -> Result<Vec<String>> {
+    let applets = Command::new(busybox)
         .arg("--list")
         .output()
         .context("ask busybox for its applets")?;
@@ -179,6 +199,14 @@ pub fn link<W: Write>(archive: &mut Archive<W>, path: &str, target: &str) -> Res
     archive
         .append_link(&mut header, path, target)
         .with_context(|| format!("add the link {path}"))
+}
+
+/// … a second name of a file that is in it already
+pub fn hard_link<W: Write>(archive: &mut Archive<W>, path: &str, target: &str) -> Result<()> {
+    let mut header = header(tar::EntryType::Link, 0o755, 0, 0);
+    archive
+        .append_link(&mut header, path, target)
+        .with_context(|| format!("add the hard link {path}"))
 }
 
 /// sha256, as OCI writes it.

@@ -7,6 +7,7 @@ mod client_suite;
 mod container;
 mod containerd;
 mod context;
+mod cri;
 mod demo;
 mod events;
 mod exec;
@@ -24,6 +25,7 @@ mod suites;
 mod supervisor;
 mod task;
 mod unit;
+mod yardstick;
 
 use std::process::ExitCode;
 

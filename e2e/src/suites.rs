@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{churn, client_suite, harness, prepare, task, unit};
+use crate::{churn, client_suite, cri, harness, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -18,6 +18,7 @@ Suites:
   unit    the crates' own tests, clippy and rustfmt
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
+  cri     critest, Kubernetes' tests of a CRI runtime: what passes with handler runc has to pass with handler nucleus
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -94,13 +95,13 @@ impl TestArgs {
     }
 
     /// Filters name behaviours of ours, unless this suite is asked for by its name.
-    fn wants_client(&self) -> bool {
-        let named = self.suites.iter().any(|name| name == client_suite::NAME);
-        named || (self.wants(client_suite::NAME) && self.filter.is_empty())
+    fn wants_foreign(&self, suite: &str) -> bool {
+        let named = self.suites.iter().any(|name| name == suite);
+        named || (self.wants(suite) && self.filter.is_empty())
     }
 
     fn check(&self) -> Result<()> {
-        let known: Vec<&str> = [UNIT, client_suite::NAME]
+        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME]
             .into_iter()
             .chain(SUITES.iter().map(|suite| suite.name))
             .collect();
@@ -128,8 +129,10 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
             count += 1;
         }
     }
-    if args.wants_client() {
-        println!("{}", client_suite::LIST);
+    for (name, line) in [(client_suite::NAME, client_suite::LIST), (cri::NAME, cri::LIST)] {
+        if args.wants_foreign(name) {
+            println!("{line}");
+        }
     }
     println!("{count} behaviours");
     Ok(ExitCode::SUCCESS)
@@ -143,12 +146,16 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     if args.wants(UNIT) && choice.filter.is_empty() {
         results.push((UNIT, unit::run().await?));
     }
-    let with_client = args.wants_client();
-    if with_client || SUITES.iter().any(|suite| args.wants(suite.name)) {
+    let (with_client, with_cri) = (args.wants_foreign(client_suite::NAME), args.wants_foreign(cri::NAME));
+    if with_client || with_cri || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
         if with_client {
             let tally = client_suite::run(&tools, &choice.runtimes, &args.filter).await?;
             results.push((client_suite::NAME, tally));
+        }
+        if with_cri {
+            let tally = cri::run(&tools, &choice.runtimes, &choice.versions, &args.filter).await?;
+            results.push((cri::NAME, tally));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));

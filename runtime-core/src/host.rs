@@ -58,6 +58,11 @@ pub fn features() -> Value {
     })
 }
 
+/// Whether systemd is this host's service manager (sd_booted(3)).
+pub fn systemd_runs() -> bool {
+    std::path::Path::new("/run/systemd/system").is_dir()
+}
+
 /// Capabilities that this process can hand on, one bit each: what it has, within its bounding set (capabilities(7)). Read
 /// once: a shim does not gain any later.
 pub fn capabilities() -> u64 {

@@ -1,6 +1,8 @@
 //! `probe`: the small static program in the tests' images. Without arguments it prints, as one line of JSON, what a
 //! process in the container sees; its verbs do the few things that busybox's applets cannot do exactly.
 
+mod actors;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
@@ -22,7 +24,11 @@ usage: probe                 print what this process sees, as JSON
        probe wait            wait until killed";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().collect();
+    if let Some(code) = arguments.first().and_then(|name| actors::act(name)) {
+        return code;
+    }
+    arguments.drain(..arguments.len().min(1));
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => println!("{}", facts()),

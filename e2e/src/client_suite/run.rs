@@ -9,10 +9,10 @@ use tokio::process::Command;
 
 use crate::context::Runtime;
 use crate::prepare::{Tools, target};
+use crate::yardstick::Report;
 
 use super::differences;
 use super::registry::Registry;
-use super::report::Report;
 
 /// Runs in mount and PID namespaces of its own: /run is a tmpfs that goes with them, and so does every process that the
 /// tests leave behind. What is left of shims and mounts after the tests is told first, behind a mark.

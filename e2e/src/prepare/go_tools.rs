@@ -1,6 +1,6 @@
-//! containerd out of the Go module proxy, at the version that `e2e/tools/containerd/go.mod` pins.
+//! Programs out of the Go module proxy. Each group has its own go.mod below `e2e/tools`, because their dependencies disagree.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -8,54 +8,93 @@ use tokio::process::Command;
 
 use super::{root, step, target};
 
-const TAGS: &str = "no_btrfs,no_zfs,no_devmapper";
-const LDFLAGS: &str = "-s -w -X github.com/containerd/containerd/v2/version.Version=v2.4.2";
+/// A go.mod below `e2e/tools`, and what is built from it.
+pub struct Group {
+    /// Its directory there, and the beginning of its name below `target/tools`.
+    pub name: &'static str,
+    /// What is told while it is built.
+    pub what: &'static str,
+    pub tags: &'static str,
+    pub ldflags: &'static str,
+    /// Test binaries beside the programs that go.mod calls tools: file name and package.
+    pub tests: &'static [(&'static str, &'static str)],
+}
 
-/// A directory with containerd, ctr and containerd-shim-runc-v2, built unless that was done before.
-pub async fn containerd() -> Result<PathBuf> {
-    let module = root().join("e2e/tools/containerd");
-    let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
-        let path = module.join(file);
-        hash.update(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+/// containerd, ctr and containerd-shim-runc-v2.
+pub const CONTAINERD: Group = Group {
+    name: "containerd",
+    what: "build containerd 2.4.2 (about two minutes, once)",
+    tags: "no_btrfs,no_zfs,no_devmapper",
+    ldflags: "-s -w -X github.com/containerd/containerd/v2/version.Version=v2.4.2",
+    tests: &[],
+};
+
+impl Group {
+    /// A directory with all of it, built unless that was done before.
+    pub async fn build(&self) -> Result<PathBuf> {
+        let module = root().join("e2e/tools").join(self.name);
+        let directory = target()
+            .join("tools")
+            .join(format!("{}-{}", self.name, self.key(&module)?));
+        if directory.exists() {
+            return Ok(directory);
+        }
+        let staging = directory.with_extension(format!("tmp{}", std::process::id()));
+        std::fs::create_dir_all(&staging).with_context(|| format!("make {}", staging.display()))?;
+        let mut build = self.go(&module, "build");
+        build.arg("-o").arg(format!("{}/", staging.display())).arg("tool");
+        step(self.what, &mut build).await?;
+        for (file, package) in self.tests {
+            let mut build = self.go(&module, "test");
+            build
+                .args(["-vet=off", "-c", "-o"])
+                .arg(staging.join(file))
+                .arg(package);
+            step(&format!("build {file}"), &mut build).await?;
+        }
+        // Complete or not there at all: another run may look at the same time.
+        if let Err(error) = std::fs::rename(&staging, &directory)
+            && !directory.exists()
+        {
+            return Err(error).with_context(|| format!("rename {} to {}", staging.display(), directory.display()));
+        }
+        Ok(directory)
     }
-    hash.update(TAGS);
-    hash.update(LDFLAGS);
-    let key: String = hash
-        .finalize()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let directory = target().join("tools").join(format!("containerd-{key}"));
-    if directory.exists() {
-        return Ok(directory);
+
+    fn key(&self, module: &Path) -> Result<String> {
+        let mut hash = Sha256::new();
+        for file in ["go.mod", "go.sum"] {
+            let path = module.join(file);
+            hash.update(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+        }
+        hash.update(self.tags);
+        hash.update(self.ldflags);
+        for (file, package) in self.tests {
+            hash.update([*file, *package].join("\0"));
+        }
+        Ok(hash
+            .finalize()
+            .iter()
+            .take(6)
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
-    let staging = directory.with_extension(format!("tmp{}", std::process::id()));
-    std::fs::create_dir_all(&staging).with_context(|| format!("make {}", staging.display()))?;
-    let mut build = Command::new("go");
-    build
-        .args([
-            "build",
-            "-trimpath",
-            "-buildvcs=false",
-            "-tags",
-            TAGS,
-            "-ldflags",
-            LDFLAGS,
-            "-o",
-        ])
-        .arg(format!("{}/", staging.display()))
-        .arg("tool")
-        .env("CGO_ENABLED", "0")
-        .env("GOWORK", "off")
-        .current_dir(&module);
-    step("build containerd 2.4.2 (about two minutes, once)", &mut build).await?;
-    // Complete or not there at all: another run may look at the same time.
-    if let Err(error) = std::fs::rename(&staging, &directory)
-        && !directory.exists()
-    {
-        return Err(error).with_context(|| format!("rename {} to {}", staging.display(), directory.display()));
+
+    fn go(&self, module: &Path, verb: &str) -> Command {
+        let mut command = Command::new("go");
+        command
+            .args([
+                verb,
+                "-trimpath",
+                "-buildvcs=false",
+                "-tags",
+                self.tags,
+                "-ldflags",
+                self.ldflags,
+            ])
+            .env("CGO_ENABLED", "0")
+            .env("GOWORK", "off")
+            .current_dir(module);
+        command
     }
-    Ok(directory)
 }

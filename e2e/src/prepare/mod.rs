@@ -2,8 +2,8 @@
 //! proxy, our own static binaries. Nothing is installed and no service of the machine is touched.
 
 mod binaries;
-mod go_tools;
-mod packages;
+pub mod go_tools;
+pub mod packages;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,7 +70,7 @@ pub async fn prepare(args: &PrepareArgs) -> Result<Tools> {
         bail!("containers, mounts and cgroups need root: run `sudo -E cargo e2e …`");
     }
     let (containerd_2, packages, binaries) =
-        tokio::try_join!(go_tools::containerd(), packages::fetch(), binaries::build(args))?;
+        tokio::try_join!(go_tools::CONTAINERD.build(), packages::fetch(), binaries::build(args))?;
     Ok(Tools {
         containerd_2,
         containerd_1: packages.containerd,

@@ -16,17 +16,22 @@ pub struct Packages {
 
 /// Downloads and unpacks the packages that are not there yet.
 pub async fn fetch() -> Result<Packages> {
-    let home = target().join("deb");
-    for package in ["containerd", "runc", "busybox-static"] {
-        unpack(&home, package).await?;
-    }
-    let root = home.join("root");
+    let root = unpacked(&["containerd", "runc", "busybox-static"]).await?;
     let containerd = root.join("usr/bin");
     Ok(Packages {
         containerd: is_version_1_6(&containerd.join("containerd")).await?,
         runc: root.join("usr/sbin"),
         busybox: first_there(&[root.join("bin/busybox"), root.join("usr/bin/busybox")])?,
     })
+}
+
+/// The directory below which these packages' files are; what they depend on is not fetched with them.
+pub async fn unpacked(packages: &[&str]) -> Result<PathBuf> {
+    let home = target().join("deb");
+    for package in packages {
+        unpack(&home, package).await?;
+    }
+    Ok(home.join("root"))
 }
 
 async fn unpack(home: &Path, package: &str) -> Result<()> {

@@ -8,8 +8,10 @@ mod cgroup;
 mod copy_up;
 mod devices;
 mod filesystem;
+mod idmap;
 mod overlay;
 mod paths;
+mod rootfs;
 mod tree;
 
 use std::io;

@@ -1,18 +1,20 @@
-//! overlayfs with many layers on kernels before 6.5, whose fsconfig(2) has no room for them.
+//! overlayfs where it takes a mount namespace of its own for a moment: with many layers on kernels before 6.5, whose
+//! fsconfig(2) has no room for them, and with layers whose ids are mapped.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, OpenTreeFlags, open_tree};
 
-use super::Error;
-use super::filesystem::{MAX_VALUE, split_layers};
-use crate::plan::{Mount, MountSource};
-use crate::sys::mount::MountAttr;
-use crate::sys::namespace;
+use super::filesystem::{self, MAX_VALUE, split_layers};
+use super::{Error, idmap};
+use crate::plan::{Mount, MountIdMap, MountSource};
+use crate::sys::mount::{MountAttr, set_attributes};
+use crate::sys::spawn::attach;
+use crate::sys::{namespace, user_namespace};
 
 /// Whether this mount is beyond what the kernel's fsconfig(2) can be told.
 pub fn needs_old_way(mount: &Mount) -> bool {
@@ -38,34 +40,74 @@ fn is_at_least(major: u32, minor: u32) -> bool {
 /// A detached mount made by mount(2) at `place`, an existing directory, in a mount namespace that is left again at once:
 /// the host never sees it.
 pub fn open_old_way(mount: &Mount, place: &Path) -> Result<OwnedFd, Error> {
-    mount_aside(mount, place).map_err(|source| Error::Filesystem {
+    aside(mount, || {
+        mount_here(mount, place).map_err(|source| refused(mount, source))
+    })
+}
+
+/// A detached overlay of layers whose ids are mapped (Linux 5.19). Each lower directory is covered by a mapped clone of
+/// itself, in a mount namespace that is left again at once; the upper directory belongs to the mapped users already.
+pub fn open_mapped(mount: &Mount, maps: &MountIdMap, place: &Path, proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let userns = user_namespace::new(&maps.uid_map, &maps.gid_map, proc)?;
+    aside(mount, || {
+        for layer in split_layers(lower(mount).unwrap_or_default()) {
+            cover(Path::new(&layer), userns.as_fd()).map_err(|source| Error::IdMap {
+                destination: layer,
+                source,
+            })?;
+        }
+        if needs_old_way(mount) {
+            mount_here(mount, place).map_err(|source| refused(mount, source))
+        } else {
+            filesystem::open(mount)
+        }
+    })
+}
+
+fn cover(layer: &Path, userns: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = open_tree(CWD, layer, flags)?;
+    set_attributes(&clone, false, idmap::by(userns))?;
+    let target = rustix::fs::open(layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    attach(&clone, target.as_fd())
+}
+
+fn refused(mount: &Mount, source: io::Error) -> Error {
+    Error::Filesystem {
         kind: "overlay".into(),
         destination: mount.destination.clone(),
         what: "mount(2) refuses it".into(),
         log: String::new(),
         source,
-    })
+    }
 }
 
-fn mount_aside(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
+/// Does something in a mount namespace of its own from which nothing gets out but fds.
+fn aside(mount: &Mount, work: impl FnOnce() -> Result<OwnedFd, Error>) -> Result<OwnedFd, Error> {
+    let (home, directory) = leave().map_err(|source| refused(mount, source))?;
+    let made = work();
+    // Back first: the rest of the set-up must not run in a namespace that is about to end.
+    let back = namespace::enter(&home, libc::CLONE_NEWNS).and_then(|()| Ok(rustix::process::fchdir(&directory)?));
+    back.map_err(|source| refused(mount, source))?;
+    made
+}
+
+/// The mount namespace and the directory to come back to.
+fn leave() -> io::Result<(OwnedFd, OwnedFd)> {
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
     let home = rustix::fs::open(c"/proc/self/ns/mnt", read, Mode::empty())?;
     let directory = rustix::fs::open(c".", read | OFlags::DIRECTORY, Mode::empty())?;
     namespace::unshare(libc::CLONE_NEWNS)?;
-    let made = mount_here(mount, place);
-    // Back first: the rest of the set-up must not run in a namespace that is about to end.
-    namespace::enter(&home, libc::CLONE_NEWNS)?;
-    rustix::process::fchdir(&directory)?;
-    made
-}
-
-fn mount_here(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
     let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let private = MountAttr {
         propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
     };
-    crate::sys::mount::set_attributes(&root, true, private)?;
+    set_attributes(&root, true, private)?;
+    Ok((home, directory))
+}
+
+fn mount_here(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
     let (base, data) = short_options(mount);
     // The option string has a page at most: layers are named from the directory that they share.
     rustix::process::chdir(&base)?;
@@ -73,7 +115,7 @@ fn mount_here(mount: &Mount, place: &Path) -> io::Result<OwnedFd> {
     rustix::mount::mount(c"overlay", place, c"overlay", MountFlags::empty(), data.as_c_str())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = open_tree(CWD, place, flags)?;
-    crate::sys::mount::set_attributes(
+    set_attributes(
         &clone,
         false,
         MountAttr {

@@ -7,15 +7,13 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
-use super::{Error, cgroup, copy_up, devices, is_new, is_proc, overlay, paths};
+use super::{Error, cgroup, copy_up, devices, idmap, is_new, is_proc, paths, rootfs};
 use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
 use crate::sys::mount::{
-    MOUNT_ATTR_IDMAP, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, pivot_here,
-    set_attributes,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, pivot_here, set_attributes,
 };
 use crate::sys::spawn::attach;
-use crate::sys::user_namespace;
 
 /// The mounts of one container while they are being made.
 #[derive(Debug)]
@@ -36,30 +34,10 @@ const DEFAULT_PROPAGATION: u64 = libc::MS_SLAVE | libc::MS_REC;
 impl Tree {
     /// Opens what needs the host root's rights and the host's view: the rootfs, bind sources, device nodes. Nothing is
     /// attached yet: what is opened here vanishes with its fd.
-    pub fn open(container: &Container) -> Result<Self, Error> {
+    pub fn open(container: &Container, proc: BorrowedFd<'_>) -> Result<Self, Error> {
         let bundle = &container.bundle;
         let propagation = container.rootfs.propagation.unwrap_or(DEFAULT_PROPAGATION);
-        let mut rootfs = Vec::new();
-        for mount in &container.rootfs.mounts {
-            rootfs.push(match &mount.source {
-                MountSource::Bind { path, recursive } => {
-                    let fd = filesystem::clone_host(mount, path, *recursive, bundle)?;
-                    set_propagation(&fd, "/", propagation | libc::MS_REC)?;
-                    fd
-                }
-                _ if overlay::needs_old_way(mount) => overlay::open_old_way(mount, &container.rootfs.path)?,
-                _ => filesystem::open(mount)?,
-            });
-        }
-        if rootfs.is_empty() {
-            let mount = Mount {
-                destination: "/".into(),
-                ..Mount::default()
-            };
-            let fd = filesystem::clone_host(&mount, &container.rootfs.path, true, bundle)?;
-            set_propagation(&fd, "/", propagation | libc::MS_REC)?;
-            rootfs.push(fd);
-        }
+        let rootfs = rootfs::open(container, propagation, proc)?;
         let sources = container
             .mounts
             .iter()
@@ -104,23 +82,7 @@ impl Tree {
             let (Some(idmap), Some(source)) = (&mount.idmap, source) else {
                 continue;
             };
-            let own = if idmap.uid_map.is_empty() && idmap.gid_map.is_empty() {
-                None
-            } else {
-                Some(user_namespace::new(&idmap.uid_map, &idmap.gid_map, proc)?)
-            };
-            let failed = |source| Error::IdMap {
-                destination: mount.destination.clone(),
-                source,
-            };
-            let userns = own.as_ref().map(AsFd::as_fd).or(user_namespace);
-            let userns = userns.ok_or_else(|| failed(io::Error::from_raw_os_error(libc::EINVAL)))?;
-            let attr = MountAttr {
-                set: MOUNT_ATTR_IDMAP,
-                userns: Some(userns),
-                ..MountAttr::default()
-            };
-            set_attributes(source, idmap.recursive, attr).map_err(failed)?;
+            idmap::apply(idmap, source, &mount.destination, user_namespace, proc)?;
         }
         Ok(())
     }
@@ -149,10 +111,9 @@ impl Tree {
             set_propagation(&parent, "/", libc::MS_PRIVATE)?;
         }
         let target = open(path).map_err(failed("opening it"))?;
+        // Private until the root is switched, whatever it is to be then: pivot_root(2) refuses a shared new root.
+        set_propagation(&self.rootfs[0], "/", libc::MS_PRIVATE)?;
         attach(&self.rootfs[0], target.as_fd()).map_err(failed("attaching it"))?;
-        if propagation & libc::MS_SHARED != 0 {
-            set_propagation(&self.rootfs[0], "/", libc::MS_SHARED)?;
-        }
         for (mount, fd) in container.rootfs.mounts.iter().zip(&self.rootfs).skip(1) {
             let target = paths::target(self.root(), &mount.destination, false)?;
             attach(fd, target.as_fd()).map_err(|source| Error::Attach {

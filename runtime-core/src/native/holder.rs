@@ -156,7 +156,7 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     .map_err(|errno| io("opening /proc")(errno.into()))?;
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
 
-    let mut tree = Tree::open(&container)?;
+    let mut tree = Tree::open(&container, proc.as_fd())?;
     let cgroup_namespace = enter_namespaces(&container, proc.as_fd(), &tree)?;
     set_names(&container, proc.as_fd())?;
     tree.attach_root(&container)?;

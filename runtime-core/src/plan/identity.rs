@@ -47,8 +47,10 @@ pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> 
         Some(path) => path::text(&FIELD, path)?,
         None => "",
     };
-    // slice:prefix:name, as clients of the systemd driver write it.
-    if request.systemd_cgroup || (!given.starts_with('/') && given.split(':').count() == 3) {
+    // slice:prefix:name, as clients of the systemd driver write it. containerd's CRI service before 2.0 writes it for every
+    // parent that ends in `.slice`, also where no systemd runs: there it is a name like any other, as runc takes it.
+    let scope = !given.starts_with('/') && given.split(':').count() == 3;
+    if request.systemd_cgroup || (scope && request.systemd) {
         return Err(Error::unsupported(format!("{FIELD} {given:?}"), SYSTEMD));
     }
     if given.is_empty() {
@@ -63,7 +65,8 @@ pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> 
             "is the root of all cgroups, which is nobody's own",
         ));
     }
-    if !given.starts_with('/') {
+    // Absolute, a name in that form is nobody's scope.
+    if !given.starts_with('/') && !scope {
         cleaned.remove(0);
     }
     Ok(cleaned)

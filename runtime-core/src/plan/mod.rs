@@ -53,6 +53,8 @@ pub struct Request {
     pub no_new_keyring: bool,
     /// uid and gid that own the stdio pipes (`runc.v1.Options.io_uid`, `io_gid`) are the shim's own affair.
     pub systemd_cgroup: bool,
+    /// Whether systemd manages this host ([`crate::host::systemd_runs`]).
+    pub systemd: bool,
     /// Capabilities that the host can give, one bit each ([`crate::host::capabilities`]); `u64::MAX`: not known, all.
     pub host_capabilities: u64,
     /// Whether the host's cgroups are v2 alone: `resources.unified` means something only there.
@@ -70,6 +72,7 @@ impl Default for Request {
             rootfs: Vec::new(),
             no_new_keyring: false,
             systemd_cgroup: false,
+            systemd: true,
             host_capabilities: u64::MAX,
             cgroup_v2: false,
             landlock_abi: 0,

@@ -96,12 +96,10 @@ fn translate_rootfs(index: usize, given: &RootfsMount, bundle: &Path) -> Result<
         binding = binding.or(Some(Binding::Bind));
     }
     mount.source = source(at, &given.kind, &given.source, binding, bundle)?;
-    // An overlay's maps are for its lower directories, see containerd's overlay snapshotter; other mounts are mapped
-    // themselves.
-    if given.kind != "overlay" {
-        let maps =
-            ["uidmap=", "gidmap="].map(|prefix| mount.data.iter().find_map(|option| option.strip_prefix(prefix)));
-        if let [Some(uids), Some(gids)] = maps {
+    // containerd's own options, not the kernel's: the layers' ids, mapped for a pod in a user namespace.
+    let maps = ["uidmap=", "gidmap="].map(|prefix| mount.data.iter().find_map(|option| option.strip_prefix(prefix)));
+    match maps {
+        [Some(uids), Some(gids)] => {
             let uid_map = parse_map(&at.field("options"), uids)?;
             let gid_map = parse_map(&at.field("options"), gids)?;
             mount.idmap = Some(MountIdMap {
@@ -110,10 +108,12 @@ fn translate_rootfs(index: usize, given: &RootfsMount, bundle: &Path) -> Result<
                 gid_map,
             });
         }
-        mount
-            .data
-            .retain(|option| !option.starts_with("uidmap=") && !option.starts_with("gidmap="));
+        [None, None] => {}
+        _ => return Err(Error::missing(at.field("options: one of uidmap and gidmap"))),
     }
+    mount
+        .data
+        .retain(|option| !option.starts_with("uidmap=") && !option.starts_with("gidmap="));
     finish(at, &mut mount, &given.source)?;
     Ok(mount)
 }

@@ -161,15 +161,14 @@ pub struct Mount {
     pub recursive_clear: u64,
     /// Propagation to be set afterwards, in order: MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE, perhaps with MS_REC.
     pub propagation: Vec<u64>,
-    /// File system options, each `key` or `key=value`; none for a bind. A rootfs mount of kind overlay may have
-    /// containerd's `uidmap=` and `gidmap=` here: maps of its lower directories, not options for the kernel.
+    /// File system options, each `key` or `key=value`; none for a bind.
     pub data: Vec<String>,
     /// Superblock flags that fsconfig takes by name: `sync`, `dirsync`, `mand`, `lazytime`; and `ro` where a device or a
     /// file is mounted (other superblocks are shared between containers: read-only is then the mount's own attribute).
     pub superblock: Vec<String>,
     /// tmpfs: copy what the image has at the destination into it.
     pub copy_up: bool,
-    /// Map the mount's ids: binds, and rootfs mounts other than overlay.
+    /// Map the mount's ids: of a bind, of a rootfs mount; of a rootfs that is an overlay, those of its lower directories.
     pub idmap: Option<MountIdMap>,
 }
 

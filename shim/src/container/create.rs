@@ -92,6 +92,7 @@ impl Container {
             running_execs: watch::Sender::new(0),
             oom: Mutex::new(None),
             exclusive: Default::default(),
+            killing: Default::default(),
             plan,
             id,
             bundle,
@@ -143,6 +144,7 @@ fn build(
         rootfs,
         no_new_keyring: options.no_new_keyring,
         systemd_cgroup: options.systemd_cgroup,
+        systemd: host::systemd_runs(),
         host_capabilities: host::capabilities(),
         // A host without any is told by what makes the cgroups.
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),

@@ -31,6 +31,7 @@ impl Container {
             init.signal(libc::SIGKILL).map_err(Error::native("delete", &self.id))?;
         }
         let outcome = self.init.wait().await;
+        drop(self.killing.write().await);
         self.init.drain(DRAIN).await;
         let native = Arc::clone(&self.native);
         let warnings = self

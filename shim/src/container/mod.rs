@@ -56,6 +56,9 @@ pub struct Container {
     /// Starting an exec'd process holds it shared, pausing, resuming and deleting hold it alone: a process that is started
     /// into a frozen cgroup would never answer.
     exclusive: tokio::sync::RwLock<()>,
+    /// Killing the whole of it holds this shared. Its first process may be gone, and its exit told, before every other one
+    /// has been found: containerd 1.6 closes the connection once Delete is answered, so that waits for the kill.
+    killing: tokio::sync::RwLock<()>,
 }
 
 #[derive(Debug)]

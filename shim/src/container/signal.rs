@@ -53,6 +53,7 @@ impl Container {
         };
         // Whoever shares a PID namespace outlives init: a container that is killed has to go as a whole.
         let whole = all || (signal == libc::SIGKILL && !self.native.has_own_pid_namespace());
+        let _killing = self.killing.read().await;
         let sent = process.signal(signal);
         let sent = sent.map_err(Error::native("kill", &self.id))?;
         if signal == libc::SIGKILL && matches!(state, State::Paused | State::Pausing) {

@@ -108,6 +108,24 @@ fn names_devices_and_paths_that_make_no_sense_are_refused_by_field() {
 }
 
 #[test]
+fn where_no_systemd_runs_a_scope_is_a_name_like_any_other_unless_that_driver_is_asked_for() {
+    let cgroup = |systemd_cgroup| {
+        let request = Request {
+            id: "c1".into(),
+            systemd: false,
+            systemd_cgroup,
+            ..Request::default()
+        };
+        translated_with(
+            with("/linux/cgroupsPath", json!("test.slice:cri-containerd:c1")),
+            &request,
+        )
+    };
+    assert_eq!(cgroup(false).unwrap().cgroup, "/test.slice:cri-containerd:c1");
+    assert!(cgroup(true).unwrap_err().contains("the systemd cgroup driver"));
+}
+
+#[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     assert_refused(vec![
         (

@@ -170,6 +170,7 @@ fn a_snapshotters_mounts_become_the_rootfs() {
         "lowerdir=/s/1/fs",
         "volatile",
         "uidmap=0:5:9",
+        "gidmap=0:6:9",
     ];
     let request = |rootfs| Request {
         id: "c1".into(),
@@ -192,8 +193,17 @@ fn a_snapshotters_mounts_become_the_rootfs() {
     };
     assert_eq!(
         (root.destination.as_str(), root.data.as_slice()),
-        ("/", overlay.map(String::from).as_slice())
+        (
+            "/",
+            overlay[..5]
+                .iter()
+                .map(|text| text.to_string())
+                .collect::<Vec<_>>()
+                .as_slice()
+        )
     );
+    let layers = root.idmap.as_ref().unwrap();
+    assert_eq!((layers.uid_map[0].host, layers.gid_map[0].host), (5, 6));
     assert_eq!((data.destination.as_str(), data.set), ("/data", MOUNT_ATTR_RDONLY));
     assert_eq!(
         data.idmap.as_ref().unwrap().uid_map[1],
@@ -211,6 +221,12 @@ fn a_snapshotters_mounts_become_the_rootfs() {
     )
     .unwrap_err();
     assert_eq!(error, r#"rootfs[0].options: "a" is not a map like 0:100000:65536"#);
+    let error = translated_with(
+        base(),
+        &request(vec![mount("overlay", "overlay", "", &["uidmap=0:5:9"])]),
+    )
+    .unwrap_err();
+    assert_eq!(error, "rootfs[0].options: one of uidmap and gidmap is missing");
     let error = translated_with(base(), &request(vec![mount("", "/x", "", &[])])).unwrap_err();
     assert_eq!(error, "rootfs[0].type is missing");
 }

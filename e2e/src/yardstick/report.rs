@@ -1,4 +1,4 @@
-//! What `go test -v` wrote, by test.
+//! How the tests of a run ended, by name; read from what `go test -v` wrote, or put together by whoever ran them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,10 @@ pub struct TestResult {
 }
 
 impl TestResult {
+    pub fn new(verdict: Verdict, lines: Vec<String>) -> Self {
+        Self { verdict, lines }
+    }
+
     /// What it said about its failure, indented.
     pub fn shown(&self) -> String {
         const MOST: usize = 12;
@@ -32,6 +36,12 @@ impl TestResult {
 #[derive(Clone, Debug, Default)]
 pub struct Report(BTreeMap<String, TestResult>);
 
+impl FromIterator<(String, TestResult)> for Report {
+    fn from_iter<I: IntoIterator<Item = (String, TestResult)>>(results: I) -> Self {
+        Self(results.into_iter().collect())
+    }
+}
+
 impl Report {
     /// Reads the output: `=== RUN name` and its like say whose lines follow, `--- PASS: name (0.1s)` how a test ended.
     pub fn parse(output: &str) -> Self {
@@ -43,13 +53,7 @@ impl Report {
                 current = rest.split_whitespace().nth(1).unwrap_or_default().to_owned();
             } else if let Some((verdict, name)) = ended(line) {
                 current = name.to_owned();
-                report.0.insert(
-                    current.clone(),
-                    TestResult {
-                        verdict,
-                        lines: Vec::new(),
-                    },
-                );
+                report.0.insert(current.clone(), TestResult::new(verdict, Vec::new()));
             } else {
                 lines.entry(current.clone()).or_default().push(line.to_owned());
             }

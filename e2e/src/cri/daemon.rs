@@ -1,0 +1,182 @@
+//! A containerd with its CRI service on, handlers `runc` and `nucleus`, and a network for its pods.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::time::sleep;
+
+use crate::containerd::{Daemon, Setup, Version, new_directory};
+use crate::prepare::{Tools, go_tools, target};
+
+use super::network::{self, Plugins};
+use super::{busybox, images};
+
+/// crictl and critest.
+const CRI_TOOLS: go_tools::Group = go_tools::Group {
+    name: "cri",
+    what: "build crictl and critest 1.36.0 (about a minute, once)",
+    tags: "",
+    ldflags: "-s -w",
+    tests: &[("critest", "sigs.k8s.io/cri-tools/cmd/critest")],
+};
+
+/// The containerd namespace in which its CRI service keeps everything.
+pub const NAMESPACE: &str = "k8s.io";
+
+/// What all of them share, fetched and built once.
+pub struct Kit {
+    plugins: Plugins,
+    busybox: PathBuf,
+    cri_tools: PathBuf,
+    images: PathBuf,
+}
+
+impl Kit {
+    pub async fn prepare(tools: &Tools) -> Result<Self> {
+        let (plugins, busybox, cri_tools) = tokio::try_join!(Plugins::fetch(), busybox::busybox(), CRI_TOOLS.build())?;
+        let directory = target().join("e2e");
+        std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let images = directory.join(format!("cri-images-{}.tar", std::process::id()));
+        images::write(tools, &busybox, &images)?;
+        Ok(Self {
+            plugins,
+            busybox,
+            cri_tools,
+            images,
+        })
+    }
+}
+
+impl Drop for Kit {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.images) {
+            eprintln!("remove {}: {error}", self.images.display());
+        }
+    }
+}
+
+/// One running containerd with CRI.
+pub struct CriDaemon {
+    daemon: Daemon,
+}
+
+impl Deref for CriDaemon {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
+impl CriDaemon {
+    /// Starts one and waits until CRI has the images.
+    pub async fn start(tools: &Tools, kit: &Kit, version: Version) -> Result<Self> {
+        let directory = new_directory()?;
+        let network = directory.join("netns");
+        let conf = directory.join("cni");
+        network::write_conflist(&conf, &directory.join("ipam"))?;
+        network::make_namespace(&network, &kit.busybox).await?;
+        let setup = Setup {
+            log_level: "debug",
+            cri: Some(configuration(version, &kit.plugins.directory, &conf)),
+            launcher: vec!["nsenter".to_owned(), format!("--net={}", network.display())],
+            path: vec![kit.plugins.iptables.clone(), kit.cri_tools.clone()],
+        };
+        let daemon = Daemon::start_in(directory, tools, version, setup).await?;
+        daemon.import(NAMESPACE, &kit.images).await?;
+        let started = Self { daemon };
+        started.wait_for_images().await?;
+        Ok(started)
+    }
+
+    /// `crictl`, talking to this containerd from its own network.
+    pub fn crictl(&self) -> tokio::process::Command {
+        let mut command = self.launch("crictl");
+        let endpoint = self.endpoint();
+        command.args([
+            "--timeout",
+            "60s",
+            "--runtime-endpoint",
+            &endpoint,
+            "--image-endpoint",
+            &endpoint,
+        ]);
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Where CRI listens, as its clients write it.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.grpc_address().display())
+    }
+
+    /// CRI learns of imported images from events.
+    async fn wait_for_images(&self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let output = self
+                .crictl()
+                .arg("images")
+                .output()
+                .await
+                .context("run crictl images")?;
+            let text = String::from_utf8_lossy(&output.stdout);
+            if text.contains("predefined-group") && text.contains("nucleus.test/pause") {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(60) {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                bail!(
+                    "CRI does not see the imported images after 60 s: {text}{errors}\n{}",
+                    self.log_tail(30)
+                );
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Not allowed to lower its score, containerd must not try to give containers a lower one; pods' network namespaces stay
+/// below its own directory.
+const COMMON: &str = "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n";
+
+fn configuration(version: Version, plugins: &Path, conf: &Path) -> String {
+    let (runtime, before, bin_dir) = match version {
+        Version::V2 => (
+            "io.containerd.cri.v1.runtime",
+            format!(
+                "[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{}\"\n\n\
+                 [plugins.\"io.containerd.cri.v1.runtime\"]\n{COMMON}",
+                images::PAUSE
+            ),
+            format!("bin_dirs = [\"{}\"]", plugins.display()),
+        ),
+        Version::V1 => (
+            "io.containerd.grpc.v1.cri",
+            format!(
+                "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{}\"\n{COMMON}",
+                images::PAUSE
+            ),
+            format!("bin_dir = \"{}\"", plugins.display()),
+        ),
+    };
+    format!(
+        r#"{before}
+[plugins."{runtime}".cni]
+{bin_dir}
+conf_dir = "{conf}"
+
+[plugins."{runtime}".containerd]
+default_runtime_name = "runc"
+
+[plugins."{runtime}".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."{runtime}".containerd.runtimes.nucleus]
+runtime_type = "io.containerd.nucleus.v2"
+"#,
+        conf = conf.display()
+    )
+}
