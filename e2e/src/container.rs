@@ -10,6 +10,7 @@ use containerd_client::services::v1::{
 use containerd_client::types::Mount;
 use containerd_client::types::v1::ProcessInfo;
 use containerd_shim_protos::cgroups::metrics::Metrics;
+use containerd_shim_protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use prost_types::Any;
 use protobuf::Message;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use crate::api::{RESOURCES_TYPE, json_any};
 use crate::context::{Ctx, Output};
 use crate::exec::{ExecBuilder, Process, Streams};
-use crate::spec;
+use crate::{spec, words};
 
 /// A container that is described but not made.
 pub struct Builder<'a> {
@@ -38,7 +39,7 @@ impl<'a> Builder<'a> {
             id,
             spec,
             streams: Streams::default(),
-            options: None,
+            options: crate::node::options(),
             rootfs: None,
         }
     }
@@ -56,7 +57,7 @@ impl<'a> Builder<'a> {
     /// Another name than the test's own; the spec follows.
     pub fn set_id(&mut self, id: &str) {
         id.clone_into(&mut self.id);
-        self.spec["linux"]["cgroupsPath"] = json!(format!("/{}/{id}", self.ctx.namespace));
+        self.spec["linux"]["cgroupsPath"] = json!(crate::node::cgroups_path(&self.ctx.namespace, id));
     }
 
     /// A container that stays until it is killed.
@@ -254,22 +255,53 @@ impl<'a> Container<'a> {
             .context("no metrics for this container")
     }
 
-    /// Metrics of a cgroup v1 host.
+    /// Metrics, in the words of cgroup v1.
     pub async fn metrics(&self) -> Result<Metrics> {
         let any = self.raw_metrics().await?;
+        if crate::node::has_cgroup_v2() {
+            return Ok(words::metrics(&self.metrics_v2().await?));
+        }
         Metrics::parse_from_bytes(&any.value).context("decode the metrics")
+    }
+
+    /// Metrics of a cgroup v2 host.
+    pub async fn metrics_v2(&self) -> Result<MetricsV2> {
+        let any = self.raw_metrics().await?;
+        MetricsV2::parse_from_bytes(&any.value).context("decode the metrics")
     }
 
     /// Its directories in the cgroup v1 hierarchies and the unified one.
     pub fn cgroup(&self, controller: &str) -> std::path::PathBuf {
-        format!("/sys/fs/cgroup/{controller}/{}/{}", self.ctx.namespace, self.id).into()
+        crate::node::cgroup(controller, &self.ctx.namespace, &self.id)
     }
 
-    /// A file of its cgroup, without the line's end.
+    /// A file of its cgroup, without the line's end. The files are named and their values written as on cgroup v1.
     pub fn cgroup_value(&self, controller: &str, file: &str) -> Result<String> {
-        let path = self.cgroup(controller).join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(text.trim_end().to_owned())
+        let read = |file: &str| {
+            let path = self.cgroup(controller).join(file);
+            let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            Ok(text.trim_end().to_owned())
+        };
+        if crate::node::has_cgroup_v2() {
+            words::value(file, read)
+        } else {
+            read(file)
+        }
+    }
+
+    /// Whether the CPU shares are these: on cgroup v2 they are a weight.
+    pub fn has_shares(&self, shares: u64) -> Result<()> {
+        let value = self.cgroup_value("cpu", "cpu.shares")?;
+        let wanted = if crate::node::has_cgroup_v2() {
+            words::weights(shares)
+        } else {
+            vec![shares.to_string()]
+        };
+        anyhow::ensure!(
+            wanted.contains(&value),
+            "{shares} shares: found {value}, wanted one of {wanted:?}"
+        );
+        Ok(())
     }
 }
 

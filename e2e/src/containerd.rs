@@ -171,8 +171,8 @@ level = "{log_level}"
                 *self.channel.borrow_mut() = Some(channel);
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(20) {
-                bail!("containerd does not answer after 20 s\n{}", self.log_tail(30));
+            if begun.elapsed() > crate::node::patience(20) {
+                bail!("containerd does not answer\n{}", self.log_tail(30));
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -391,7 +391,7 @@ fn signal_pid(pid: u32, signal: Signal) {
 /// Waits for the end of a process that was told to end, at most ten seconds.
 fn wait_until_gone(pid: u32) {
     let begun = Instant::now();
-    while processes::is_alive(pid) && begun.elapsed() < Duration::from_secs(10) {
+    while processes::is_alive(pid) && begun.elapsed() < crate::node::patience(10) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -239,8 +239,8 @@ impl Ctx {
     pub async fn eventually(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
         let begun = Instant::now();
         while !condition().await? {
-            if begun.elapsed() > Duration::from_secs(10) {
-                bail!("after 10 s still not: {what}");
+            if begun.elapsed() > crate::node::patience(10) {
+                bail!("after {} s still not: {what}", crate::node::patience(10).as_secs());
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -296,7 +296,7 @@ pub async fn end_task(api: &Api, id: &str) -> Result<()> {
         match api.tasks().delete(api.request(request)).await {
             Ok(_) => return Ok(()),
             Err(status) if status.code() == Code::NotFound => return Ok(()),
-            Err(status) if begun.elapsed() > Duration::from_secs(10) => {
+            Err(status) if begun.elapsed() > crate::node::patience(10) => {
                 bail!("delete the task {id}: {}", status.message());
             }
             Err(_) => sleep(Duration::from_millis(20)).await,

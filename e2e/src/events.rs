@@ -78,7 +78,7 @@ impl Events {
                 event: Some(event),
             });
             api.events().publish(request).await.context("publish an event")?;
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > crate::node::patience(10) {
                 bail!("no event comes out of the subscription");
             }
             sleep(Duration::from_millis(5)).await;
@@ -116,7 +116,7 @@ impl Events {
             {
                 return Ok(event);
             }
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > crate::node::patience(10) {
                 bail!("no event `{kind}` of {container}; there are: {:?}", self.of(container));
             }
             sleep(Duration::from_millis(5)).await;

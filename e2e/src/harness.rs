@@ -64,7 +64,7 @@ impl Behaviour {
 
     /// A limit other than half a minute.
     pub fn within(&mut self, seconds: u64) -> &mut Self {
-        self.patience = Duration::from_secs(seconds);
+        self.patience = crate::node::patience(seconds);
         self
     }
 
@@ -116,7 +116,7 @@ impl Registry {
             new_runc_differs: None,
             needs_containerd_2: None,
             own_containerd: false,
-            patience: Duration::from_secs(30),
+            patience: crate::node::patience(30),
         });
         let last = self.behaviours.len() - 1;
         &mut self.behaviours[last]
@@ -307,9 +307,10 @@ async fn on_worker(behaviour: &Rc<Behaviour>, runtime: Runtime, worker: &Worker)
     if outcome.is_err() && worker.daemon.pid().is_none() {
         worker.daemon.start_again().await?;
     }
-    let cleaned = match tokio::time::timeout(Duration::from_secs(30), ctx.clean_up()).await {
+    let patience = crate::node::patience(30);
+    let cleaned = match tokio::time::timeout(patience, ctx.clean_up()).await {
         Ok(cleaned) => cleaned.context("clean up"),
-        Err(_) => Err(anyhow!("cleaning up is not done after 30 s")),
+        Err(_) => Err(anyhow!("cleaning up is not done after {} s", patience.as_secs())),
     };
     ctx.forgive_sockets_of_runc();
     let left = leaks::nothing_more_than(&before, &worker.daemon, &worker.namespace, &ctx.socket_names()).await;
@@ -328,8 +329,10 @@ async fn on_worker(behaviour: &Rc<Behaviour>, runtime: Runtime, worker: &Worker)
 
 /// runc leaves the directory above its containers' cgroups, which the test run has named; empty, it goes.
 pub fn remove_namespace_cgroups(namespace: &str) {
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let path = hierarchy.path().join(namespace);
+    // On cgroup v2 it is directly below the mount.
+    let below = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    for hierarchy in below.map(|entry| entry.path()).chain(["/sys/fs/cgroup".into()]) {
+        let path = hierarchy.join(namespace);
         if path.is_dir()
             && let Err(error) = std::fs::remove_dir(&path)
         {

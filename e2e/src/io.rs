@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// How long a text may take to arrive, or a stream to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+fn patience() -> Duration {
+    crate::node::patience(10)
+}
 
 /// Makes a FIFO, unless it is there from an earlier try.
 pub fn make_fifo(path: &Path) -> Result<()> {
@@ -93,7 +95,7 @@ impl Capture {
                 changed.await;
             }
         };
-        timeout(PATIENCE, wait).await.ok();
+        timeout(patience(), wait).await.ok();
         condition()
     }
 }

@@ -14,9 +14,6 @@ use crate::api::Api;
 use crate::containerd::Daemon;
 use crate::processes;
 
-/// How long things may take to go away after the last reply.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Everything there is of one namespace, as lines that can be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot(BTreeSet<String>);
@@ -42,7 +39,8 @@ pub async fn nothing_more_than(before: &Snapshot, daemon: &Daemon, namespace: &s
         if left.is_empty() {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        // How long things may take to go away after the last reply.
+        if begun.elapsed() > crate::node::patience(5) {
             bail!(
                 "left behind:\n  {}",
                 left.into_iter().cloned().collect::<Vec<_>>().join("\n  ")
@@ -103,6 +101,16 @@ fn mounts(namespace: &str) -> Vec<String> {
 fn cgroups(namespace: &str) -> Vec<String> {
     let mut found = Vec::new();
     for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+        // On cgroup v2 there is no hierarchy above; the namespace's own directory may stay, as it does on v1.
+        if crate::node::has_cgroup_v2()
+            && hierarchy
+                .rsplit('/')
+                .next()
+                .is_some_and(|name| name.contains(namespace))
+        {
+            below(&hierarchy, 4, &mut |path| found.push(format!("cgroup {path}")));
+            continue;
+        }
         for top in entries(Path::new(&hierarchy)) {
             if top.rsplit('/').next().is_some_and(|name| name.contains(namespace)) {
                 below(&top, 4, &mut |path| found.push(format!("cgroup {path}")));

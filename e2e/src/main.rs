@@ -16,6 +16,8 @@ mod harness;
 mod image;
 mod io;
 mod leaks;
+mod node;
+mod node_suite;
 mod prepare;
 mod processes;
 mod pty;
@@ -25,6 +27,7 @@ mod suites;
 mod supervisor;
 mod task;
 mod unit;
+mod words;
 mod yardstick;
 
 use std::process::ExitCode;
@@ -50,6 +53,9 @@ enum Command {
     Test(suites::TestArgs),
     /// Measure nucleus and the runc shim side by side: a table, JSON, charts
     Bench(bench::BenchArgs),
+    /// Run behaviours on the node that this is, with its own containerd 1.6: what the suite `node` does in its machine
+    #[command(hide = true)]
+    Guest(node_suite::GuestArgs),
     /// Fetch and build what the suites need, and say where it is
     Prepare(prepare::PrepareArgs),
 }
@@ -85,6 +91,7 @@ async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::demo(args).await,
         Command::Test(args) => suites::test(args).await,
+        Command::Guest(args) => node_suite::guest(args).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Prepare(args) => prepare::report(args).await,
     }

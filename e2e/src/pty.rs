@@ -63,7 +63,7 @@ impl Terminal {
     pub async fn wait_for(&self, wanted: &str) -> Result<()> {
         let begun = Instant::now();
         while !self.text().contains(wanted) {
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > crate::node::patience(10) {
                 bail!("`{wanted}` did not appear; there is: {:?}", self.text());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

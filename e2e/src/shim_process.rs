@@ -4,7 +4,6 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use containerd_shim_protos::api::{CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest};
@@ -122,7 +121,7 @@ pub async fn run_start(ctx: &Ctx, id: &str, bundle: &Path, form: Form) -> Result
         // A program that does not read it may have closed it.
         stdin.write_all(&input).await.ok();
     }
-    let ended = tokio::time::timeout(Duration::from_secs(10), child.wait_with_output()).await;
+    let ended = tokio::time::timeout(crate::node::patience(10), child.wait_with_output()).await;
     let output = ended
         .context("`start` does not close its output")?
         .context("read the answer to `start`")?;

@@ -49,7 +49,7 @@ pub fn base(namespace: &str, id: &str) -> Value {
             mount("/run", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         ],
         "linux": {
-            "cgroupsPath": format!("/{namespace}/{id}"),
+            "cgroupsPath": crate::node::cgroups_path(namespace, id),
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
                 {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network"},

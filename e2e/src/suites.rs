@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{churn, client_suite, cri, harness, prepare, task, unit};
+use crate::{churn, client_suite, cri, harness, node_suite, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -19,6 +19,7 @@ Suites:
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
   cri     critest, Kubernetes' tests of a CRI runtime: what passes with handler runc has to pass with handler nucleus
+  node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated machine; only where it is named
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -100,8 +101,13 @@ impl TestArgs {
         named || (self.wants(suite) && self.filter.is_empty())
     }
 
+    /// Asked for by name alone: an emulated machine takes ten minutes where nothing else runs, and far more beside others.
+    fn wants_node(&self) -> bool {
+        self.suites.iter().any(|name| name == node_suite::NAME)
+    }
+
     fn check(&self) -> Result<()> {
-        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME]
+        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME, node_suite::NAME]
             .into_iter()
             .chain(SUITES.iter().map(|suite| suite.name))
             .collect();
@@ -134,6 +140,12 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
             println!("{line}");
         }
     }
+    if args.wants_node() {
+        println!("{}", node_suite::LIST);
+        for title in node_suite::titles() {
+            println!("node: {title}");
+        }
+    }
     println!("{count} behaviours");
     Ok(ExitCode::SUCCESS)
 }
@@ -147,7 +159,8 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         results.push((UNIT, unit::run().await?));
     }
     let (with_client, with_cri) = (args.wants_foreign(client_suite::NAME), args.wants_foreign(cri::NAME));
-    if with_client || with_cri || SUITES.iter().any(|suite| args.wants(suite.name)) {
+    let with_node = args.wants_node();
+    if with_client || with_cri || with_node || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
         if with_client {
             let tally = client_suite::run(&tools, &choice.runtimes, &args.filter).await?;
@@ -156,6 +169,10 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         if with_cri {
             let tally = cri::run(&tools, &choice.runtimes, &choice.versions, &args.filter).await?;
             results.push((cri::NAME, tally));
+        }
+        if with_node {
+            let tally = node_suite::run(&tools, &choice.runtimes, &args.filter).await?;
+            results.push((node_suite::NAME, tally));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));

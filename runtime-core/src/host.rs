@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::plan;
+use crate::plan::{self, Lsms};
 use crate::sys::{landlock, process};
 
 /// Oldest version of the OCI runtime spec whose config.json is understood.
@@ -28,7 +28,7 @@ pub fn features() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": plan::CAPABILITY_NAMES.as_slice(),
-            "cgroup": {"v1": true, "v2": false, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": [
@@ -47,8 +47,8 @@ pub fn features() -> Value {
                     "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC",
                 ],
             },
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
             "memoryPolicy": {"modes": [], "flags": []},
             "mountExtensions": {"idmap": {"enabled": true}},
@@ -61,6 +61,20 @@ pub fn features() -> Value {
 /// Whether systemd is this host's service manager (sd_booted(3)).
 pub fn systemd_runs() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
+}
+
+/// Security modules that label processes and are enabled in the running kernel. Read once: that takes a boot to change.
+pub fn lsms() -> Lsms {
+    static LSMS: OnceLock<Lsms> = OnceLock::new();
+    *LSMS.get_or_init(|| {
+        let says = |file: &str, word: &str| std::fs::read_to_string(file).is_ok_and(|text| text.trim_end() == word);
+        Lsms {
+            apparmor: says("/sys/module/apparmor/parameters/enabled", "Y"),
+            // The file system is there where a policy can be loaded, and the attribute is a label where one is.
+            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists()
+                && !says("/proc/self/attr/current", "kernel"),
+        }
+    })
 }
 
 /// Capabilities that this process can hand on, one bit each: what it has, within its bounding set (capabilities(7)). Read

@@ -9,9 +9,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use oci_spec::runtime::LinuxResources;
-use runtime_core::cgroup::{Cgroup, Error, Stats};
+use runtime_core::cgroup::{Cgroup, Error, Request, Stats};
 
 const LIMIT: Duration = Duration::from_secs(5);
+
+fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Cgroup, Error> {
+    let request = Request {
+        resources,
+        ..Request::default()
+    };
+    Cgroup::create(path, request)
+}
 
 /// A cgroup of this test's own, removed in the end, and its children reaped.
 struct Fixture {
@@ -23,7 +31,7 @@ struct Fixture {
 impl Fixture {
     fn new(test: &str, json: &str) -> Self {
         let parent = format!("/nucleus-cgroup-test-{test}-{}", std::process::id());
-        let cgroup = Cgroup::create(&format!("{parent}/c"), Some(&resources(json))).unwrap();
+        let cgroup = create(&format!("{parent}/c"), Some(&resources(json))).unwrap();
         Self {
             cgroup,
             parent: Cgroup::open(&parent).unwrap(),
@@ -135,7 +143,7 @@ fn processes_are_listed_and_killed_with_those_in_cgroups_below() {
     fixture.wait_for(2);
     let pids = fixture.cgroup.pids().unwrap();
     assert!(pids.contains(&first) && pids.contains(&second), "{pids:?}");
-    let again = Cgroup::create(&path_of(&fixture), None).unwrap_err();
+    let again = create(&path_of(&fixture), None).unwrap_err();
     assert!(matches!(again, Error::Busy { .. }), "{again}");
     fixture.cgroup.kill(9).unwrap();
     assert!(fixture.cgroup.pids().unwrap().is_empty());
@@ -236,7 +244,7 @@ fn limits_go_up_and_down_in_any_order_and_again() {
 #[ignore = "needs root and cgroup v1"]
 fn a_refused_limit_leaves_no_cgroup_behind() {
     let path = format!("/nucleus-cgroup-test-refused-{}/c", std::process::id());
-    let error = Cgroup::create(&path, Some(&resources(r#"{"pids":{"limit":99999999999}}"#))).unwrap_err();
+    let error = create(&path, Some(&resources(r#"{"pids":{"limit":99999999999}}"#))).unwrap_err();
     assert!(
         matches!(&error, Error::Write { file, .. } if file.ends_with("pids.max")),
         "{error}"

@@ -47,6 +47,12 @@ fn main() -> ExitCode {
     if arguments.peek().is_some_and(|action| action == "init") {
         runtime_core::native::holder_main();
     }
+    if arguments
+        .peek()
+        .is_some_and(|action| action == runtime_core::native::MEMBER_ACTION)
+    {
+        runtime_core::native::member_main();
+    }
     match Args::parse(arguments).map_err(Error::Args).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -41,7 +41,7 @@ fn limits(t: &mut Registry) {
             .spec(|spec| spec["linux"]["resources"]["cpu"] = cpu)
             .start()
             .await?;
-        same!(container.cgroup_value("cpu", "cpu.shares")?, "512");
+        container.has_shares(512)?;
         same!(container.cgroup_value("cpu", "cpu.cfs_quota_us")?, "25000");
         same!(container.cgroup_value("cpu", "cpu.cfs_period_us")?, "50000");
         Ok(())
@@ -164,8 +164,12 @@ fn place(t: &mut Registry) {
         async |c| {
             let container = c.container().waiting().start().await?;
             let text = processes::text(container.pid.get(), "cgroup");
-            let wanted = format!("/{}/{}", c.namespace, container.id);
-            for line in text.lines().filter(|line| !line.starts_with("0::")) {
+            let wanted = match crate::node::has_systemd_driver() {
+                true => format!("/system.slice/{}-{}.scope", c.namespace, container.id),
+                false => format!("/{}/{}", c.namespace, container.id),
+            };
+            let v2 = crate::node::has_cgroup_v2();
+            for line in text.lines().filter(|line| v2 || !line.starts_with("0::")) {
                 anyhow::ensure!(line.ends_with(&wanted), "{line}");
             }
             Ok(())
@@ -182,9 +186,18 @@ fn place(t: &mut Registry) {
             let id = container.id.clone();
             let container = container.start().await?;
             let text = processes::text(container.pid.get(), "cgroup");
+            let hierarchy = if crate::node::has_cgroup_v2() {
+                "0::"
+            } else {
+                ":memory:"
+            };
+            let end = match crate::node::has_systemd_driver() {
+                true => format!("-{id}.scope"),
+                false => format!("/{id}"),
+            };
             anyhow::ensure!(
                 text.lines()
-                    .any(|line| line.contains(":memory:") && line.ends_with(&format!("/{id}"))),
+                    .any(|line| line.contains(hierarchy) && line.ends_with(&end)),
                 "{text}"
             );
             Ok(())

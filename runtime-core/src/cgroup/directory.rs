@@ -192,6 +192,26 @@ impl Directory {
         }
     }
 
+    /// Makes `uid` and `gid` the owners of one of its files, or of the directory itself; a file that is not there is none.
+    pub fn give(&self, name: &str, uid: u32, gid: u32) -> Result<(), Error> {
+        let path = if name.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}/{name}", self.path)
+        };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+        match rustix::fs::chownat(
+            &self.hierarchy.root,
+            path,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.error("give away", name, error)),
+        }
+    }
+
     /// rmdir(2); Ok where it is gone already.
     pub fn remove(&self) -> rustix::io::Result<()> {
         match rustix::fs::unlinkat(&self.hierarchy.root, self.path.as_str(), AtFlags::REMOVEDIR) {

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 pub enum Error {
     #[error("no cgroup hierarchy is mounted")]
     NoHierarchy,
-    #[error("this host has cgroup v2 alone, which is not supported yet: cgroup v1 or hybrid is needed")]
-    V2Unsupported,
-    #[error("cgroups path {path:?} is systemd's slice:prefix:name, and the systemd driver is not supported yet")]
-    SystemdUnsupported { path: String },
+    #[error(transparent)]
+    Systemd(#[from] super::systemd::Error),
+    #[error("cgroups path {path:?} is a scope of systemd's, and no process was given to put into it")]
+    NoMember { path: String },
     #[error("{file}: cannot make sense of {line:?}")]
     HostFile { file: &'static str, line: String },
     #[error("cgroups path {path:?} {fault}")]
@@ -63,6 +63,29 @@ pub enum Error {
     },
     #[error("cannot write {value} to {}: {usage} bytes are in use", file.display())]
     MemoryInUse { file: PathBuf, value: i64, usage: u64 },
+    #[error("{field} cannot be set on this host: cgroup v2 has no such limit")]
+    NotOnV2 { field: &'static str },
+    #[error("resources.unified {key:?} {fault}")]
+    Unified { key: String, fault: &'static str },
+    #[error(
+        "cannot set {field}: the controller {controller} is not enabled for {}; it has to be in cgroup.subtree_control of \
+         every cgroup above, none of which may hold processes",
+        directory.display()
+    )]
+    NotEnabled {
+        controller: String,
+        field: &'static str,
+        directory: PathBuf,
+    },
+    #[error("{} says {kind:?}: a container needs a domain, and the cgroup above is threaded", file.display())]
+    Threaded { file: PathBuf, kind: String },
+    #[error("cannot {operation} the program of the device rules of {}", directory.display())]
+    Devices {
+        operation: &'static str,
+        directory: PathBuf,
+        #[source]
+        source: Errno,
+    },
     #[error("resources.unified {key:?} is for cgroup v2: this host has cgroup v1")]
     UnifiedOnV1 { key: String },
     #[error("device rule {rule}: {fault}")]

@@ -87,6 +87,29 @@ pub fn mode() -> Result<Mode, Error> {
     host()?.mode()
 }
 
+/// systemd's own cgroup below the mount of `hierarchy`, without a leading slash: all its units are below it. Process 1 is
+/// in it or, since systemd 226, in init.scope below it. In a container with systemd that is not the root.
+pub(super) fn of_systemd(hierarchy: &Hierarchy) -> Result<String, Error> {
+    const FILE: &str = "/proc/1/cgroup";
+    let memberships = parse_memberships(&read_proc(FILE)?)?;
+    let path = memberships
+        .into_iter()
+        .find(|one| one.controllers == hierarchy.controllers)
+        .map_or_else(String::new, |one| one.path);
+    Ok(without_init_scope(&path).to_owned())
+}
+
+fn without_init_scope(path: &str) -> &str {
+    let path = path.trim_matches('/');
+    let above = path.strip_suffix("init.scope").unwrap_or(path).trim_end_matches('/');
+    // Seen from outside our cgroup namespace: everything that we can name is below the mount.
+    if above.split('/').any(|name| name == "..") {
+        ""
+    } else {
+        above
+    }
+}
+
 /// A line of /proc/self/cgroup (cgroups(7)).
 #[derive(Debug, PartialEq, Eq)]
 struct Membership {
@@ -361,6 +384,20 @@ mod tests {
         assert_eq!(mounts[0].options, ["rw", "cpu", "cpuacct"]);
         assert_eq!((mounts[1].mount_point.as_str(), mounts[1].v2), ("/mnt/a b", true));
         assert!(parse_mounts("no separator").is_err());
+    }
+
+    #[test]
+    fn the_cgroup_of_systemd_is_the_one_above_init_scope() {
+        let cases = [
+            ("/", ""),
+            ("/init.scope", ""),
+            ("/docker/x/init.scope", "docker/x"),
+            ("/docker/x", "docker/x"),
+            ("/../..", ""),
+        ];
+        for (path, above) in cases {
+            assert_eq!(without_init_scope(path), above, "{path}");
+        }
     }
 
     #[test]

@@ -1,24 +1,30 @@
 //! One container's cgroups: create, join, limits, freeze, kill, statistics, OOM.
 //!
-//! cgroup v1 and hybrid hosts, cgroupfs driver. What a user can see follows runc: the same path in every hierarchy, the
-//! named and, on hybrid hosts, the unified one included; parents that had to be made stay when the container goes. cgroup v2
-//! alone and the systemd driver are further variants of `Driver`.
+//! cgroup v1, hybrid and v2; made by ourselves (the driver cgroupfs) or by systemd as a scope. What a user can see follows
+//! runc: on v1 the same path in every hierarchy, the named and, on hybrid hosts, the unified one included; parents that had
+//! to be made stay when the container goes.
 //!
 //! On the way of every container are [`Cgroup::create`], [`Cgroup::join_files`] and [`Cgroup::delete`]: no mount table is
 //! read there, files are opened below one fd a hierarchy, and no file is read that need not be.
 
+mod device_rules;
 mod directory;
 mod error;
 mod hierarchy;
+mod huge_pages;
 mod path;
+mod processes;
+mod remove;
 mod stats;
+mod systemd;
 #[cfg(test)]
 mod tests;
 mod v1;
+mod v2;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
@@ -30,12 +36,37 @@ pub use stats::{
     Blkio, BlkioEntry, Counter, Cpu, Hugetlb, Io, Keyed, Memory, Pids, Pressure, Rdma, RdmaEntry, Stall, Stats,
     StatsV1, StatsV2,
 };
+pub use systemd::Error as SystemdError;
+pub(crate) use systemd::is_systemd as is_systemd_path;
+
+/// How long systemd has for the end of a scope, whatever the killing took: less than containerd has for a clean-up.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long the undoing of a failed create may take.
+const UNDO_LIMIT: Duration = Duration::from_secs(5);
+/// How long processes may take to die of SIGKILL: one that waits for a disk or for NFS dies only then.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// The cgroups of one container: the same path below every hierarchy. Holds no fd and no lock; it may be shared between
 /// threads.
 #[derive(Debug, Clone)]
 pub struct Cgroup {
     driver: Driver,
+    /// The scope, where systemd makes the cgroup.
+    unit: Option<systemd::Unit>,
+}
+
+/// What a container's cgroup is made with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request<'a> {
+    /// The limits.
+    pub resources: Option<&'a LinuxResources>,
+    /// A process that holds the place until init is there: systemd makes no scope without one. See
+    /// [`Cgroup::needs_member`].
+    pub member: Option<i32>,
+    /// What systemd shows of the scope to people.
+    pub description: &'a str,
+    /// uid and gid that may make cgroups below, on v2: root of the container's user namespace.
+    pub delegate_to: Option<(u32, u32)>,
 }
 
 /// Who carries the operations out.
@@ -43,6 +74,8 @@ pub struct Cgroup {
 enum Driver {
     /// cgroup v1, with or without a unified hierarchy beside it; cgroupfs.
     V1(v1::V1),
+    /// cgroup v2 alone.
+    V2(v2::V2),
 }
 
 /// Where a container is in one hierarchy.
@@ -60,11 +93,17 @@ pub struct Place {
 /// [`OomWatch::take`].
 #[derive(Debug)]
 pub struct OomWatch {
-    watch: v1::Watch,
+    watch: Watch,
+}
+
+#[derive(Debug)]
+enum Watch {
+    V1(v1::Watch),
+    V2(v2::Watch),
 }
 
 impl Cgroup {
-    /// Makes the cgroups at `path` (as `linux.cgroupsPath` gives it) and sets `resources`. Relative paths are below our own
+    /// Makes the cgroups at `path` (as `linux.cgroupsPath` gives it) and sets the limits. Relative paths are below our own
     /// cgroup. What is missing above is made as well, and stays.
     ///
     /// An empty cgroup that is there is used, as runc does.
@@ -72,12 +111,63 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Busy`] and [`Error::AlreadyFrozen`] where the cgroup is in use; [`Error::NotMounted`] and [`Error::Write`]
     /// for a limit that cannot be set; [`Error::Path`] for a path that is none. Nothing new is left behind then.
-    pub fn create(path: &str, resources: Option<&LinuxResources>) -> Result<Self, Error> {
+    pub fn create(path: &str, request: Request<'_>) -> Result<Self, Error> {
         let cgroup = Self::open(path)?;
-        match &cgroup.driver {
-            Driver::V1(v1) => v1.create(resources)?,
+        let resources = request.resources;
+        if let Some(unit) = &cgroup.unit {
+            let member = request.member.ok_or_else(|| Error::NoMember { path: path.into() })?;
+            let limits = cgroup.properties(resources, true)?;
+            unit.start(request.description, member, limits)?;
         }
-        Ok(cgroup)
+        let inhabited = cgroup.unit.is_some();
+        let made = match &cgroup.driver {
+            Driver::V1(v1) => v1.create(resources, inhabited),
+            Driver::V2(v2) => v2
+                .create(resources, inhabited)
+                .and_then(|()| match request.delegate_to {
+                    Some((uid, gid)) => v2.delegate(uid, gid),
+                    None => Ok(()),
+                }),
+        };
+        match made {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                if cgroup.unit.is_some() {
+                    // The error to be told is the first one; an empty scope is systemd's to collect.
+                    let _ = cgroup.delete(UNDO_LIMIT);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether systemd makes this cgroup, around a process that has to be there already.
+    pub fn needs_member(&self) -> bool {
+        self.unit.is_some()
+    }
+
+    /// Limits as systemd knows them; refuses what cannot be meant or done.
+    fn properties(
+        &self,
+        resources: Option<&LinuxResources>,
+        new: bool,
+    ) -> Result<Vec<(&'static str, systemd::Value)>, Error> {
+        let Some(resources) = resources else {
+            return Ok(Vec::new());
+        };
+        match &self.driver {
+            Driver::V1(v1) => {
+                v1.check_limits(resources)?;
+                let mut properties = systemd::properties::of_v1(resources);
+                if new {
+                    let rules = resources.devices().as_deref().unwrap_or_default();
+                    properties.extend(systemd::properties::devices(rules)?);
+                }
+                Ok(properties)
+            }
+            Driver::V2(v2) if new => Ok(systemd::properties::of_v2(&v2.check_limits(resources)?)),
+            Driver::V2(v2) => Ok(systemd::properties::of_v2(&v2.settings_now(resources)?)),
+        }
     }
 
     /// The cgroups at `path`, which may be gone in part or in whole: for clean-up. Touches nothing.
@@ -90,12 +180,15 @@ impl Cgroup {
 
     fn of(host: &Host, path: &str) -> Result<Self, Error> {
         let parsed = CgroupsPath::parse(path)?;
-        match host.mode()? {
-            Mode::V2 => Err(Error::V2Unsupported),
-            Mode::V1 | Mode::Hybrid => Ok(Self {
-                driver: Driver::V1(v1::V1::of(host, &parsed)?),
-            }),
-        }
+        let driver = match host.mode()? {
+            Mode::V2 => Driver::V2(v2::V2::of(host, &parsed)?),
+            Mode::V1 | Mode::Hybrid => Driver::V1(v1::V1::of(host, &parsed)?),
+        };
+        let unit = match parsed {
+            CgroupsPath::Systemd(scope) => Some(systemd::Unit::new(scope)),
+            CgroupsPath::Absolute(_) | CgroupsPath::Relative(_) => None,
+        };
+        Ok(Self { driver, unit })
     }
 
     /// Whether [`Cgroup::create`] would find the cgroup in use; one look at one hierarchy. For whoever writes down that the
@@ -106,6 +199,7 @@ impl Cgroup {
     pub fn check_free(&self) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.check_free(),
+            Driver::V2(v2) => v2.check_free(),
         }
     }
 
@@ -113,6 +207,7 @@ impl Cgroup {
     pub fn places(&self) -> Vec<Place> {
         match &self.driver {
             Driver::V1(v1) => v1.places(),
+            Driver::V2(v2) => v2.places(),
         }
     }
 
@@ -120,16 +215,18 @@ impl Cgroup {
     pub fn exists(&self) -> bool {
         match &self.driver {
             Driver::V1(v1) => v1.exists(),
+            Driver::V2(v2) => v2.exists(),
         }
     }
 
     /// The files into which a process writes "0" to place itself (v1 `tasks`), one a hierarchy.
     ///
-    /// Moves the writing **thread** alone, so it is for a process that has one. In the unified hierarchy of a hybrid host
-    /// there is no such file: see [`Cgroup::clone_into`].
+    /// Moves the writing **thread** alone, so it is for a process that has one. In the unified hierarchy, of a hybrid host or
+    /// alone, there is no such file: see [`Cgroup::clone_into`].
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.join_files(),
+            Driver::V2(_) => Ok(Vec::new()),
         }
     }
 
@@ -141,6 +238,7 @@ impl Cgroup {
     pub fn clone_into(&self) -> Result<Option<OwnedFd>, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.clone_into(),
+            Driver::V2(v2) => v2.clone_into(),
         }
     }
 
@@ -148,6 +246,7 @@ impl Cgroup {
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.pids(),
+            Driver::V2(v2) => v2.pids(),
         }
     }
 
@@ -160,6 +259,7 @@ impl Cgroup {
     pub fn kill(&self, signal: i32) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.kill(signal),
+            Driver::V2(v2) => v2.kill(signal),
         }
     }
 
@@ -169,8 +269,21 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Survivors`] and [`Error::NotRemoved`] when `limit` is over: they name what is left.
     pub fn delete(&self, limit: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        if let Some(unit) = &self.unit {
+            // Emptied by us, since systemd asks first and kills later; removed by systemd, which looks into its cgroup to
+            // see that a scope has ended. What it leaves, those of v1 that it does not know for one, is removed below.
+            let deadline = begun + limit;
+            match &self.driver {
+                Driver::V1(v1) => v1.empty(deadline)?,
+                Driver::V2(v2) => v2.empty(deadline)?,
+            }
+            unit.stop(limit.saturating_sub(begun.elapsed()).max(STOP_LIMIT))?;
+        }
+        let left = limit.saturating_sub(begun.elapsed());
         match &self.driver {
-            Driver::V1(v1) => v1.delete(limit),
+            Driver::V1(v1) => v1.delete(left),
+            Driver::V2(v2) => v2.delete(left),
         }
     }
 
@@ -181,8 +294,12 @@ impl Cgroup {
     /// [`Error::Write`] names the file and the value that the kernel refused; what comes before it in the order cpu, cpuset,
     /// memory, pids, blkio, hugetlb, rdma, net_cls, net_prio is set then.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if let Some(unit) = &self.unit {
+            unit.update(&self.properties(Some(resources), false)?)?;
+        }
         match &self.driver {
             Driver::V1(v1) => v1.update(resources),
+            Driver::V2(v2) => v2.update(resources),
         }
     }
 
@@ -190,6 +307,7 @@ impl Cgroup {
     pub fn freeze(&self) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.freeze(),
+            Driver::V2(v2) => v2.freeze(),
         }
     }
 
@@ -197,6 +315,7 @@ impl Cgroup {
     pub fn thaw(&self) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.thaw(),
+            Driver::V2(v2) => v2.thaw(),
         }
     }
 
@@ -204,6 +323,7 @@ impl Cgroup {
     pub fn is_frozen(&self) -> Result<bool, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.is_frozen(),
+            Driver::V2(v2) => v2.is_frozen(),
         }
     }
 
@@ -214,33 +334,46 @@ impl Cgroup {
     pub fn stats(&self) -> Result<Stats, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.stats(),
+            Driver::V2(v2) => v2.stats(),
         }
     }
 
     /// Arms a watch for OOM kills. Kills before are not counted.
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
-        match &self.driver {
-            Driver::V1(v1) => v1.watch_oom().map(|watch| OomWatch { watch }),
-        }
+        let watch = match &self.driver {
+            Driver::V1(v1) => Watch::V1(v1.watch_oom()?),
+            Driver::V2(v2) => Watch::V2(v2.watch_oom()?),
+        };
+        Ok(OomWatch { watch })
     }
 }
 
 impl OomWatch {
     /// Readable when something may have happened. Non-blocking.
     pub fn fd(&self) -> &OwnedFd {
-        self.watch.fd()
+        match &self.watch {
+            Watch::V1(watch) => watch.fd(),
+            Watch::V2(watch) => watch.fd(),
+        }
     }
 
-    /// How many OOM kills there were since the last call (v1: `oom_kill` of memory.oom_control); drains the fd. 0 where the
+    /// How many OOM kills there were since the last call (`oom_kill` of memory.oom_control on v1, of memory.events on v2); drains the fd. 0 where the
     /// cgroup has gone. Ask also when a process has ended: a kill for want of memory on the whole host counts here, but makes
     /// no event.
     pub fn take(&mut self) -> Result<u64, Error> {
-        self.watch.take()
+        match &mut self.watch {
+            Watch::V1(watch) => watch.take(),
+            Watch::V2(watch) => watch.take(),
+        }
     }
 
     /// Whether an event came that no kill was counted for yet: v1 tells of the lack of memory before it kills, and then no
     /// more. Ask [`OomWatch::take`] again a few milliseconds later.
     pub fn pending(&self) -> bool {
-        self.watch.pending()
+        match &self.watch {
+            Watch::V1(watch) => watch.pending(),
+            // v2 tells when it has counted.
+            Watch::V2(_) => false,
+        }
     }
 }

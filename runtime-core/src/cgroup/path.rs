@@ -1,6 +1,8 @@
 //! `linux.cgroupsPath`: what it may be, and what it means.
 
 use super::Error;
+use super::hierarchy::{self, Hierarchy};
+use super::systemd::{Scope, is_systemd};
 
 /// Deeper paths are refused: each level would be made in ten hierarchies, and only the last is removed at the end.
 const MAX_DEPTH: usize = 64;
@@ -15,6 +17,8 @@ pub(super) enum CgroupsPath {
     Absolute(String),
     /// Below our own cgroup in each hierarchy.
     Relative(String),
+    /// Below systemd's own cgroup: a scope that systemd makes.
+    Systemd(Scope),
 }
 
 impl CgroupsPath {
@@ -32,7 +36,7 @@ impl CgroupsPath {
             return Err(fault("holds a NUL or a newline"));
         }
         if is_systemd(path) {
-            return Err(Error::SystemdUnsupported { path: path.into() });
+            return Scope::parse(path).map(Self::Systemd);
         }
         let names: Vec<&str> = path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
         if names.contains(&"..") {
@@ -51,13 +55,27 @@ impl CgroupsPath {
             Self::Relative(clean)
         })
     }
-}
 
-/// Whether it is `slice:prefix:name`, as the systemd driver has it.
-fn is_systemd(path: &str) -> bool {
-    let mut parts = path.split(':');
-    let slice = parts.next().unwrap_or_default();
-    parts.count() == 2 && !path.contains('/') && (slice.is_empty() || slice.ends_with(".slice"))
+    /// Where it is below the mount of `hierarchy`.
+    pub(super) fn below(&self, hierarchy: &Hierarchy) -> Result<String, Error> {
+        let join = |above: &str, path: &str| match above {
+            "" => path.to_owned(),
+            above => format!("{above}/{path}"),
+        };
+        match self {
+            Self::Absolute(path) => Ok(path.clone()),
+            Self::Relative(path) => match &hierarchy.own {
+                Ok(own) => Ok(join(own, path)),
+                Err(root) => Err(Error::OwnCgroup {
+                    path: path.clone(),
+                    controllers: hierarchy.controllers.join(","),
+                    own: hierarchy.own_line.clone(),
+                    root: root.clone(),
+                }),
+            },
+            Self::Systemd(scope) => Ok(join(&hierarchy::of_systemd(hierarchy)?, &scope.path())),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -89,13 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn the_systemd_form_is_refused_by_name() {
-        for path in ["system.slice:nucleus:c1", ":cri-containerd:c1"] {
-            let error = CgroupsPath::parse(path).unwrap_err();
-            assert!(
-                error.to_string().contains("systemd driver is not supported yet"),
-                "{error}"
-            );
-        }
+    fn the_systemd_form_is_told_from_a_path() {
+        let scope = Scope::parse("system.slice:nucleus:c1").unwrap();
+        assert_eq!(
+            CgroupsPath::parse("system.slice:nucleus:c1").unwrap(),
+            CgroupsPath::Systemd(scope)
+        );
+        assert!(matches!(CgroupsPath::parse("a--b.slice:x:y"), Err(Error::Path { .. })));
     }
 }

@@ -52,8 +52,10 @@ fn resources(json: &str) -> LinuxResources {
 
 fn create(host: &Host, path: &str, json: &str) -> Result<Cgroup, Error> {
     let cgroup = Cgroup::of(host, path)?;
-    let Driver::V1(v1) = &cgroup.driver;
-    v1.create(Some(&resources(json)))?;
+    let Driver::V1(v1) = &cgroup.driver else {
+        panic!("a host with v1 hierarchies has another driver")
+    };
+    v1.create(Some(&resources(json)), false)?;
     Ok(cgroup)
 }
 
@@ -73,15 +75,18 @@ fn a_relative_path_is_below_our_own_cgroup_and_an_absolute_one_below_the_root() 
 }
 
 #[test]
-fn a_host_with_v2_alone_is_refused_clearly() {
-    let (_root, host) = host(&["unified"]);
-    let error = Cgroup::of(&host, "/a").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("cgroup v2 alone, which is not supported yet"),
-        "{error}"
-    );
+fn a_host_with_v2_alone_has_one_place_for_all() {
+    let (root, host) = host(&["unified"]);
+    let places = Cgroup::of(&host, "/a/b").unwrap().places();
+    assert_eq!(places.len(), 1);
+    assert_eq!(places[0].directory, root.path().join("unified/a/b"));
+}
+
+#[test]
+fn a_scope_of_systemd_needs_a_process_to_be_made() {
+    let (_root, host) = host(&["devices"]);
+    assert!(Cgroup::of(&host, "a.slice:nucleus:c1").unwrap().needs_member());
+    assert!(!Cgroup::of(&host, "/a").unwrap().needs_member());
 }
 
 #[test]
@@ -247,4 +252,127 @@ fn deleting_what_is_gone_is_no_error_and_nothing_is_counted_there() {
     assert!(!cgroup.exists());
     assert!(cgroup.pids().unwrap().is_empty());
     assert!(matches!(cgroup.stats(), Err(Error::Gone { .. })));
+}
+
+/// Every file of cgroup v1 that a field of the spec is written to.
+const V1_FILES: [&str; 36] = [
+    "cpu/cpu.shares",
+    "cpu/cpu.cfs_quota_us",
+    "cpu/cpu.cfs_period_us",
+    "cpu/cpu.cfs_burst_us",
+    "cpu/cpu.rt_period_us",
+    "cpu/cpu.rt_runtime_us",
+    "cpu/cpu.idle",
+    "cpuset/cpuset.cpus",
+    "cpuset/cpuset.mems",
+    "memory/memory.limit_in_bytes",
+    "memory/memory.memsw.limit_in_bytes",
+    "memory/memory.soft_limit_in_bytes",
+    "memory/memory.kmem.tcp.limit_in_bytes",
+    "memory/memory.kmem.limit_in_bytes",
+    "memory/memory.swappiness",
+    "memory/memory.oom_control",
+    "memory/memory.use_hierarchy",
+    "pids/pids.max",
+    "blkio/blkio.weight",
+    "blkio/blkio.weight_device",
+    "blkio/blkio.leaf_weight",
+    "blkio/blkio.leaf_weight_device",
+    "blkio/blkio.throttle.read_bps_device",
+    "blkio/blkio.throttle.write_bps_device",
+    "blkio/blkio.throttle.read_iops_device",
+    "blkio/blkio.throttle.write_iops_device",
+    "hugetlb/hugetlb.2MB.limit_in_bytes",
+    "hugetlb/hugetlb.2MB.rsvd.limit_in_bytes",
+    "rdma/rdma.max",
+    "net_cls/net_cls.classid",
+    "net_prio/net_prio.ifpriomap",
+    "devices/devices.allow",
+    "devices/devices.deny",
+    "freezer/freezer.state",
+    "devices/cgroup.procs",
+    "memory/memory.usage_in_bytes",
+];
+
+/// What an update with `json` writes: `file value`, in the order of the files.
+fn written(json: &str) -> String {
+    let names = [
+        "cpu", "cpuset", "memory", "pids", "blkio", "hugetlb", "rdma", "net_cls", "net_prio", "devices", "freezer",
+    ];
+    let (root, host) = host(&names);
+    let path = |name: &str| name.replacen('/', "/a/", 1);
+    for name in V1_FILES {
+        file(root.path(), &path(name), "");
+    }
+    let cgroup = Cgroup::of(&host, "/a").unwrap();
+    cgroup
+        .update(&resources(json))
+        .unwrap_or_else(|error| panic!("{json}: {error}"));
+    let read = |name: &&str| {
+        let text = fs::read_to_string(root.path().join(path(name))).unwrap();
+        let short = name.split_once('/').unwrap().1;
+        (!text.is_empty()).then(|| format!("{short} {text}"))
+    };
+    let lines: Vec<String> = V1_FILES.iter().filter_map(read).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn every_field_of_the_resources_has_its_file_on_v1() {
+    for (json, expected) in [
+        ("{}", ""),
+        (r#"{"cpu":{"shares":1024}}"#, "cpu.shares 1024"),
+        (
+            r#"{"cpu":{"quota":20000,"period":50000,"burst":500}}"#,
+            "cpu.cfs_quota_us 20000\ncpu.cfs_period_us 50000\ncpu.cfs_burst_us 500",
+        ),
+        (
+            r#"{"cpu":{"realtimePeriod":9,"realtimeRuntime":8}}"#,
+            "cpu.rt_period_us 9\ncpu.rt_runtime_us 8",
+        ),
+        (r#"{"cpu":{"idle":1}}"#, "cpu.idle 1"),
+        (r#"{"cpu":{"cpus":"0-3","mems":"0"}}"#, "cpuset.cpus 0-3\ncpuset.mems 0"),
+        (
+            r#"{"memory":{"limit":4096,"swap":9000,"reservation":2048}}"#,
+            "memory.limit_in_bytes 4096\nmemory.memsw.limit_in_bytes 9000\nmemory.soft_limit_in_bytes 2048",
+        ),
+        (
+            r#"{"memory":{"kernelTCP":7,"swappiness":60,"disableOOMKiller":true,"useHierarchy":true}}"#,
+            "memory.kmem.tcp.limit_in_bytes 7\nmemory.swappiness 60\nmemory.oom_control 1\nmemory.use_hierarchy 1",
+        ),
+        (r#"{"memory":{"kernel":7}}"#, "memory.kmem.limit_in_bytes 7"),
+        (r#"{"pids":{"limit":17}}"#, "pids.max 17"),
+        (
+            r#"{"blockIO":{"weight":10,"leafWeight":20}}"#,
+            "blkio.weight 10\nblkio.leaf_weight 20",
+        ),
+        (
+            r#"{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":500,"leafWeight":300}]}}"#,
+            "blkio.weight_device 8:0 500\nblkio.leaf_weight_device 8:0 300",
+        ),
+        (
+            r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}],
+                "throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":2}],
+                "throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":3}],
+                "throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":4}]}}"#,
+            "blkio.throttle.read_bps_device 8:0 1\nblkio.throttle.write_bps_device 8:0 2\n\
+             blkio.throttle.read_iops_device 8:0 3\nblkio.throttle.write_iops_device 8:0 4",
+        ),
+        (
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#,
+            "hugetlb.2MB.limit_in_bytes 4194304\nhugetlb.2MB.rsvd.limit_in_bytes 4194304",
+        ),
+        (
+            r#"{"rdma":{"mlx4_0":{"hcaHandles":1,"hcaObjects":2}}}"#,
+            "rdma.max mlx4_0 hca_handle=1 hca_object=2",
+        ),
+        (
+            r#"{"network":{"classID":5,"priorities":[{"name":"eth0","priority":3}]}}"#,
+            "net_cls.classid 5\nnet_prio.ifpriomap eth0 3",
+        ),
+        // An update leaves the rules of the devices as they are.
+        (r#"{"devices":[{"allow":true,"access":"rwm"}]}"#, ""),
+    ] {
+        assert_eq!(written(json), expected, "{json}");
+    }
 }

@@ -9,11 +9,12 @@ use rustix::event::{PollFd, PollFlags};
 use super::child::{forked, from_outside, streams};
 use super::container::{CGROUP_DELETE_LIMIT, Container};
 use super::lifecycle_hooks::{poststop, run_hooks, state_of};
+use super::member::Member;
 use super::wire::{self, Message, Tag, View};
 use super::{Error, Executable, Launched, Owner, Process, Stdio, io};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::mounts::HierarchyView;
-use crate::plan::{Namespace, Plan};
+use crate::plan::{self, MOUNT_ATTR_RDONLY, MountSource, Namespace, Plan};
 use crate::record::{self, ProcessId, Record};
 use crate::sys::{message, spawn};
 
@@ -86,7 +87,9 @@ fn create_recorded(
         record,
         holder,
         init: None,
+        member: None,
         cgroup: None,
+        exe,
         control,
         socket,
     };
@@ -132,7 +135,10 @@ struct Attempt<'a> {
     record: &'a mut Record,
     holder: Process,
     init: Option<Process>,
+    /// Who holds the place in a scope of systemd's until init is there.
+    member: Option<Member>,
     cgroup: Option<Cgroup>,
+    exe: &'a Executable,
     control: OwnedFd,
     socket: OwnedFd,
 }
@@ -141,9 +147,17 @@ impl Attempt<'_> {
     /// Until init is ready; the master of its pseudo terminal.
     fn run(&mut self) -> Result<Option<OwnedFd>, Error> {
         // The holder is at its namespaces and rootfs meanwhile.
-        let cgroup = self
-            .cgroup
-            .insert(Cgroup::create(&self.plan.cgroup, resources(self.plan))?);
+        if Cgroup::open(&self.plan.cgroup)?.needs_member() {
+            self.member = Some(Member::spawn(self.exe, &self.plan.id)?);
+        }
+        let description = format!("nucleus container {}", self.plan.id);
+        let request = cgroup::Request {
+            resources: resources(self.plan),
+            member: self.member.as_ref().map(Member::pid),
+            description: &description,
+            delegate_to: delegate_to(&self.plan.container),
+        };
+        let cgroup = self.cgroup.insert(Cgroup::create(&self.plan.cgroup, request)?);
         let join = cgroup.join_files()?;
         let unified = match self.plan.container.namespaces.user {
             Namespace::Host => cgroup.clone_into()?,
@@ -151,7 +165,7 @@ impl Attempt<'_> {
             _ => None,
         };
         let view = View {
-            hierarchies: views(cgroup),
+            hierarchies: views(cgroup, &self.plan.container),
             unified: unified.is_some(),
         };
         let payload = serde_json::to_vec(&view).map_err(|error| io("naming the cgroups")(error.into()))?;
@@ -174,6 +188,8 @@ impl Attempt<'_> {
                     let init = forked(message)?;
                     if self.plan.container.namespaces.user != Namespace::Host {
                         from_outside(&self.plan.process, init.pid(), self.cgroup.as_ref())?;
+                        // It waits for that before it makes its cgroup namespace. One that has failed says why itself.
+                        let _ = wire::send(&self.socket, Tag::Go, &[], &[]);
                     }
                     self.record.init = ProcessId::of(init.pid());
                     self.init = Some(init);
@@ -184,7 +200,12 @@ impl Attempt<'_> {
                     wire::send(&self.control, Tag::Go, &[], &[]).map_err(io("answering the holder"))?;
                 }
                 Tag::Console => console = message.fds.into_iter().next(),
-                Tag::Ready => return Ok(console),
+                Tag::Ready => {
+                    if let Some(member) = self.member.take() {
+                        member.end()?;
+                    }
+                    return Ok(console);
+                }
                 Tag::Failed => return Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned())),
                 _ => {
                     return Err(Error::Setup(format!(
@@ -241,18 +262,32 @@ impl Attempt<'_> {
         for process in [Some(&self.holder), self.init.as_ref()].into_iter().flatten() {
             let _ = process.wait();
         }
+        if let Some(member) = self.member.take() {
+            let _ = member.end();
+        }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.delete(CGROUP_DELETE_LIMIT);
         }
     }
 }
 
-/// The hierarchies as a container may see them: the unified one is not among what v1 shows.
-fn views(cgroup: &Cgroup) -> Vec<HierarchyView> {
-    cgroup
-        .places()
+/// The hierarchies as a container may see them: beside those of v1 the unified one is not shown.
+fn views(cgroup: &Cgroup, container: &plan::Container) -> Vec<HierarchyView> {
+    let places = cgroup.places();
+    let is_v2 = places.iter().all(|place| place.controllers.is_empty());
+    places
         .into_iter()
         .filter_map(|place| {
+            if is_v2 {
+                // Who sees the host's names of cgroups sees the host's tree, as under runc. In a user namespace only what
+                // is its own.
+                let namespaces = &container.namespaces;
+                let whole = namespaces.cgroup == Namespace::Host && namespaces.user == Namespace::Host;
+                return Some(HierarchyView {
+                    name: String::new(),
+                    directory: if whole { place.mount_point } else { place.directory },
+                });
+            }
             let name = place.mount_point.file_name()?.to_string_lossy().into_owned();
             (!place.controllers.is_empty()).then_some(HierarchyView {
                 name,
@@ -260,6 +295,24 @@ fn views(cgroup: &Cgroup) -> Vec<HierarchyView> {
             })
         })
         .collect()
+}
+
+/// Root of the container's user namespace, where the container may make cgroups of its own: it has a user and a cgroup
+/// namespace of its own, and may write to its cgroup mount (runtime-spec, "Cgroup ownership").
+fn delegate_to(container: &plan::Container) -> Option<(u32, u32)> {
+    let namespaces = &container.namespaces;
+    let writable = |mount: &plan::Mount| mount.source == MountSource::Cgroup && mount.set & MOUNT_ATTR_RDONLY == 0;
+    if namespaces.user != Namespace::New
+        || namespaces.cgroup != Namespace::New
+        || !container.mounts.iter().any(writable)
+    {
+        return None;
+    }
+    let root = |map: &[plan::IdMap]| {
+        let entry = map.iter().find(|entry| entry.container == 0)?;
+        Some(entry.host)
+    };
+    Some((root(&namespaces.uid_map)?, root(&namespaces.gid_map)?))
 }
 
 fn resources(plan: &Plan) -> Option<&oci_spec::runtime::LinuxResources> {

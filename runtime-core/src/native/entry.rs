@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::label::{self, Label};
 use super::{executable, identity, passwd};
 use crate::plan::Process;
 use crate::sys::process;
@@ -52,6 +53,8 @@ pub enum Error {
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
+    Label(#[from] label::Error),
+    #[error(transparent)]
     Executable(#[from] executable::Error),
     #[error("a NUL byte in process.{0}")]
     Nul(&'static str, #[source] NulError),
@@ -65,6 +68,7 @@ pub struct Prepared {
     args: Vec<CString>,
     env: Vec<CString>,
     name: String,
+    labels: Vec<Label>,
 }
 
 /// Puts this process, and it alone, into the cgroups behind `join`, files that take "0" for oneself.
@@ -114,8 +118,8 @@ pub fn set_limits(proc: BorrowedFd<'_>, plan: &Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Everything between the cgroups and the execve; `root` is the container's root directory.
-pub fn prepare(root: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> {
+/// Everything between the cgroups and the execve; `root` is the container's root directory, `proc` the host's /proc.
+pub fn prepare(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> {
     if let Some(scheduler) = &plan.scheduler {
         process::set_scheduler(scheduler).map_err(|source| Error::Scheduler {
             policy: scheduler.policy,
@@ -140,6 +144,7 @@ pub fn prepare(root: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> 
         true => None,
         false => Some(passwd::home(root, plan.uid)),
     };
+    let labels = label::open(proc, plan)?;
     // As root first, since the user may lack the right to walk there; else as the user, who may have what root lacks (NFS).
     let early = change_directory(&plan.cwd);
     identity::assume(plan)?;
@@ -164,6 +169,7 @@ pub fn prepare(root: BorrowedFd<'_>, plan: &Process) -> Result<Prepared, Error> 
         args: strings("args", &plan.args)?,
         env,
         name: name.to_owned(),
+        labels,
     })
 }
 
@@ -173,6 +179,11 @@ pub fn execute(prepared: &Prepared, plan: &Process) -> Error {
         name: prepared.name.clone(),
         source,
     };
+    for label in &prepared.labels {
+        if let Err(error) = label.set() {
+            return error.into();
+        }
+    }
     // Whatever fd there is that has no flag of its own: none may reach the program (CVE-2024-21626).
     if let Err(source) = process::close_on_exec_from(3) {
         return failed(source);

@@ -48,6 +48,10 @@ fn init(
 ) -> Result<Prepared, Error> {
     let namespaces = &inside.container.namespaces;
     entry::join_cgroups(&inside.join)?;
+    if namespaces.user != Namespace::Host {
+        // The shim puts us into the unified hierarchy: a cgroup namespace shows what its maker was in.
+        wait_for_go(socket)?;
+    }
     match &namespaces.cgroup {
         Namespace::New => namespace::unshare(libc::CLONE_NEWCGROUP).map_err(io("unsharing the cgroup namespace"))?,
         Namespace::Path(_) | Namespace::Host => inside.enter_cgroup_namespace()?,
@@ -76,7 +80,7 @@ fn init(
         console::adopt(terminal)?;
     }
     let root = inside.open_root()?;
-    let prepared = entry::prepare(root.as_fd(), plan)?;
+    let prepared = entry::prepare(root.as_fd(), inside.proc.as_fd(), plan)?;
     wire::send(socket, Tag::Ready, &[], &[]).map_err(|_| Error::Alone)?;
     wait_for_go(socket)?;
     let hooks = inside.container.hooks.start_container.iter();
@@ -115,7 +119,7 @@ fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, E
         wire::send(socket, Tag::Console, &[], &[master.as_fd()]).map_err(|_| Error::Alone)?;
         console::adopt(slave)?;
     }
-    Ok(entry::prepare(root.as_fd(), plan)?)
+    Ok(entry::prepare(root.as_fd(), inside.proc.as_fd(), plan)?)
 }
 
 /// The execve, or the reason why not.

@@ -15,8 +15,10 @@ mod executable;
 mod holder;
 mod identity;
 mod init;
+mod label;
 mod late;
 mod lifecycle_hooks;
+mod member;
 mod passwd;
 mod wire;
 
@@ -30,6 +32,7 @@ pub use clean::{Cleaned, clean};
 pub use container::Container;
 pub use create::create;
 pub use holder::holder_main;
+pub use member::{ACTION as MEMBER_ACTION, member_main};
 
 /// Why something could not be carried out.
 #[derive(Debug, thiserror::Error)]

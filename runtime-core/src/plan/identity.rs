@@ -3,6 +3,7 @@
 use oci_spec::runtime::Linux;
 
 use super::{Error, Request, path};
+use crate::cgroup::is_systemd_path as is_systemd;
 
 /// Bytes of an id: containerd's own limit.
 const ID_MAX: usize = 76;
@@ -38,20 +39,32 @@ pub(super) fn uts_name(field: &str, name: Option<&String>) -> Result<Option<Stri
     Ok(Some(name.clone()))
 }
 
-/// `linux.cgroupsPath`: cleaned, absolute or relative as it was, `..` does not climb. Default: `/<id>`.
+/// `linux.cgroupsPath`: cleaned, absolute or relative as it was, `..` does not climb; or `slice:prefix:name`, as clients of
+/// the systemd driver write it, which is that driver's whatever the options say. Default: `/<id>`, or a scope of that name.
 pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> {
     const FIELD: &str = "linux.cgroupsPath";
-    const SYSTEMD: &str =
-        "the systemd cgroup driver is not available; use cgroupfs (containerd: SystemdCgroup = false)";
+    const NO_SCOPE: &str = "the systemd cgroup driver (SystemdCgroup = true) takes slice:prefix:name; let the kubelet use it \
+        as well (cgroupDriver: systemd), or set SystemdCgroup = false";
+    const NO_SYSTEMD: &str = "the systemd cgroup driver is asked for (SystemdCgroup = true), and systemd does not run here; \
+        use cgroupfs";
     let given = match linux.cgroups_path() {
         Some(path) => path::text(&FIELD, path)?,
         None => "",
     };
-    // slice:prefix:name, as clients of the systemd driver write it. containerd's CRI service before 2.0 writes it for every
-    // parent that ends in `.slice`, also where no systemd runs: there it is a name like any other, as runc takes it.
+    // containerd's CRI service before 2.0 writes that form for every parent that ends in `.slice`, also where no systemd runs:
+    // there it is a name like any other, as runc takes it.
     let scope = !given.starts_with('/') && given.split(':').count() == 3;
-    if request.systemd_cgroup || (scope && request.systemd) {
-        return Err(Error::unsupported(format!("{FIELD} {given:?}"), SYSTEMD));
+    if is_systemd(given) && request.systemd {
+        path::check(&FIELD, given)?;
+        return Ok(given.to_owned());
+    }
+    match (request.systemd_cgroup, given) {
+        (true, given) if !request.systemd => {
+            return Err(Error::unsupported(format!("{FIELD} {given:?}"), NO_SYSTEMD));
+        }
+        (true, "") => return Ok(format!(":nucleus:{}", request.id)),
+        (true, given) => return Err(Error::unsupported(format!("{FIELD} {given:?}"), NO_SCOPE)),
+        (false, _) => {}
     }
     if given.is_empty() {
         return Ok(format!("/{}", request.id));

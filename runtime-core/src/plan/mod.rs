@@ -57,6 +57,8 @@ pub struct Request {
     pub systemd: bool,
     /// Capabilities that the host can give, one bit each ([`crate::host::capabilities`]); `u64::MAX`: not known, all.
     pub host_capabilities: u64,
+    /// What the host can label processes with ([`crate::host::lsms`]).
+    pub lsms: Lsms,
     /// Whether the host's cgroups are v2 alone: `resources.unified` means something only there.
     pub cgroup_v2: bool,
     /// The host's Landlock, 0 without ([`crate::host::landlock_abi`]).
@@ -74,6 +76,7 @@ impl Default for Request {
             systemd_cgroup: false,
             systemd: true,
             host_capabilities: u64::MAX,
+            lsms: Lsms::default(),
             cgroup_v2: false,
             landlock_abi: 0,
             policy: Policy::default(),
@@ -103,7 +106,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         // Whoever enters a user namespace has every capability there: user_namespaces(7).
         Namespace::New | Namespace::Path(_) => u64::MAX,
     };
-    let mut process = process::process(given, capability_limit, &namespaces)?;
+    let mut process = process::process(given, capability_limit, request.lsms, &namespaces)?;
     process.personality = schedule::personality(linux.personality())?;
     process.seccomp = filter(linux)?;
     // Applies to execs only, but a wrong one is better told now than at the first probe.
@@ -145,6 +148,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         cgroup: identity::cgroup(linux, request)?,
         capability_limit,
         policy: request.policy.clone(),
+        lsms: request.lsms,
         spec: bundle.spec,
         container,
         process,
@@ -153,16 +157,18 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     Ok(plan)
 }
 
-/// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, umask,
-/// OOM score, scheduling and affinity is as for the container's init, which is what runc does.
+/// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, labels,
+/// umask, OOM score, scheduling and affinity is as for the container's init, which is what runc does.
 pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Error> {
     let mut hardened = given.clone();
     harden::process(&mut hardened, &plan.policy);
-    let mut process = process::process(&hardened, plan.capability_limit, &plan.container.namespaces)?;
+    let mut process = process::process(&hardened, plan.capability_limit, plan.lsms, &plan.container.namespaces)?;
     let init = &plan.process;
     if given.capabilities().is_none() {
         process.capabilities = init.capabilities;
     }
+    process.apparmor_profile = process.apparmor_profile.or_else(|| init.apparmor_profile.clone());
+    process.selinux_label = process.selinux_label.or_else(|| init.selinux_label.clone());
     process.umask = process.umask.or(init.umask);
     process.oom_score_adj = process.oom_score_adj.or(init.oom_score_adj);
     process.scheduler = process.scheduler.or(init.scheduler);

@@ -5,15 +5,16 @@ use std::fmt::Display;
 
 use oci_spec::runtime::{self as oci, PosixRlimitType as Limit};
 
-use super::{Capabilities, Error, Namespace, Namespaces, Process, Rlimit, capability, namespace, path, schedule};
+use super::{Capabilities, Error, Lsms, Namespace, Namespaces, Process, Rlimit, capability, namespace, path, schedule};
 
 /// Supplementary groups: NGROUPS_MAX, see setgroups(2).
 const GROUPS_MAX: usize = 65_536;
 
 /// What `given` says, and nothing about where it differs between init and execs: capabilities that are not given are
 /// none, scheduling and such that is not given is left alone.
-pub(super) fn process(given: &oci::Process, limit: u64, namespaces: &Namespaces) -> Result<Process, Error> {
+pub(super) fn process(given: &oci::Process, limit: u64, lsms: Lsms, namespaces: &Namespaces) -> Result<Process, Error> {
     refuse(given)?;
+    let (apparmor_profile, selinux_label) = labels(given, lsms)?;
     let (uid, gid, groups) = user(given.user(), namespaces)?;
     let terminal = given.terminal().unwrap_or(false);
     Ok(Process {
@@ -29,6 +30,8 @@ pub(super) fn process(given: &oci::Process, limit: u64, namespaces: &Namespaces)
             None => Capabilities::default(),
         }),
         no_new_privileges: given.no_new_privileges().unwrap_or(false),
+        apparmor_profile,
+        selinux_label,
         seccomp: None,
         rlimits: rlimits(given.rlimits())?,
         oom_score_adj: oom_score_adj(given.oom_score_adj())?,
@@ -48,14 +51,6 @@ pub(super) fn process(given: &oci::Process, limit: u64, namespaces: &Namespaces)
 
 fn refuse(given: &oci::Process) -> Result<(), Error> {
     let set = |value: &Option<String>| value.as_deref().is_some_and(|value| !value.is_empty());
-    if set(given.apparmor_profile()) && given.apparmor_profile().as_deref() != Some("unconfined") {
-        let advice = "processes are not labelled; remove process.apparmorProfile or use another runtime";
-        return Err(Error::unsupported("process.apparmorProfile", advice));
-    }
-    if set(given.selinux_label()) {
-        let advice = "processes are not labelled; remove process.selinuxLabel or use another runtime";
-        return Err(Error::unsupported("process.selinuxLabel", advice));
-    }
     if set(given.command_line()) {
         return Err(Error::unsupported(
             "process.commandLine",
@@ -69,6 +64,33 @@ fn refuse(given: &oci::Process) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// The AppArmor profile and the SELinux label; empty is none. What the host cannot enforce is not run without it.
+fn labels(given: &oci::Process, lsms: Lsms) -> Result<(Option<String>, Option<String>), Error> {
+    const ADVICE: &str =
+        "the kernel of this host does not have that security module enabled; enable it, or remove the field";
+    let label = |field: &'static str, value: &Option<String>, enabled: bool| {
+        let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        if !enabled {
+            return Err(Error::unsupported(format!("{field} {value:?}"), ADVICE));
+        }
+        if value.bytes().any(|byte| byte == 0 || byte == b'\n') {
+            return Err(Error::invalid(field, value, "has a NUL or a newline in it"));
+        }
+        Ok(Some(value.to_owned()))
+    };
+    let profile = given
+        .apparmor_profile()
+        .clone()
+        // Where there is no AppArmor everything is unconfined.
+        .filter(|profile| lsms.apparmor || profile != "unconfined");
+    Ok((
+        label("process.apparmorProfile", &profile, lsms.apparmor)?,
+        label("process.selinuxLabel", given.selinux_label(), lsms.selinux)?,
+    ))
 }
 
 fn args(given: &Option<Vec<String>>) -> Result<Vec<String>, Error> {

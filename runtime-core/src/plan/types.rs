@@ -24,6 +24,9 @@ pub struct Plan {
     pub capability_limit: u64,
     /// What the node demands of it, as far as `spec` can say it already carried out there.
     pub policy: Policy,
+    /// What the host can label processes with: an exec may name another profile.
+    #[serde(default)]
+    pub lsms: Lsms,
     /// What the holder needs.
     pub container: Container,
     /// What init needs.
@@ -279,6 +282,12 @@ pub struct Process {
     pub capabilities: Option<Capabilities>,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privileges: bool,
+    /// The AppArmor profile and the SELinux label that the program runs under; None leaves what the shim has.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
+    /// As above.
+    #[serde(default)]
+    pub selinux_label: Option<String>,
     /// What of the kernel the program may call: the container's, for init and execs alike.
     pub seccomp: Option<Filter>,
     /// setrlimit(2).
@@ -297,6 +306,14 @@ pub struct Process {
     pub personality: Option<u64>,
     /// execCPUAffinity: cpus before it joins the cgroup, and after.
     pub cpu_affinity: Option<CpuAffinity>,
+}
+
+/// Security modules of the host that label processes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Lsms {
+    pub apparmor: bool,
+    pub selinux: bool,
 }
 
 /// One bit a capability, by its number.

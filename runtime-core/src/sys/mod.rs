@@ -1,6 +1,7 @@
 //! Every unsafe block and raw system call, behind safe functions over owned fds.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod fork;
 pub mod landlock;
 pub mod message;

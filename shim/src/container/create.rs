@@ -146,6 +146,7 @@ fn build(
         systemd_cgroup: options.systemd_cgroup,
         systemd: host::systemd_runs(),
         host_capabilities: host::capabilities(),
+        lsms: host::lsms(),
         // A host without any is told by what makes the cgroups.
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
         landlock_abi: host::landlock_abi(),

@@ -13,12 +13,13 @@ impl V1 {
         if main.has("") { unused(main) } else { Ok(()) }
     }
 
-    pub fn create(&self, resources: Option<&LinuxResources>) -> Result<(), Error> {
+    /// `inhabited`: systemd made some of them a moment ago, with a process in them.
+    pub fn create(&self, resources: Option<&LinuxResources>, inhabited: bool) -> Result<(), Error> {
         if let Some(resources) = resources {
             self.check_limits(resources)?;
         }
         let mut made = Vec::new();
-        let result = self.make_all(&mut made, resources);
+        let result = self.make_all(&mut made, resources, inhabited);
         if result.is_err() {
             made.iter()
                 .rev()
@@ -31,6 +32,7 @@ impl V1 {
         &'a self,
         made: &mut Vec<(&'a Directory, Vec<String>)>,
         resources: Option<&LinuxResources>,
+        inhabited: bool,
     ) -> Result<(), Error> {
         let cpu = resources.and_then(|resources| resources.cpu().as_ref());
         for part in self.all() {
@@ -43,7 +45,9 @@ impl V1 {
                     }
                 }
                 Made::Existed => {
-                    unused(part)?;
+                    if !inhabited {
+                        unused(part)?;
+                    }
                     if has_cpuset {
                         cpuset::fill_existing(part)?;
                     }
@@ -58,7 +62,7 @@ impl V1 {
 /// A cgroup that was there may be used, unless processes are in it or it is frozen: a second container would share the
 /// first one's limits and fate (runc refuses both since 1.1).
 fn unused(part: &Directory) -> Result<(), Error> {
-    let count = super::kill::processes(part)?.len();
+    let count = crate::cgroup::processes::processes(part)?.len();
     if count > 0 {
         return Err(Error::Busy {
             file: part.file("cgroup.procs"),

@@ -1,19 +1,19 @@
 //! Removing a container's cgroups.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::V1;
-use super::kill::processes;
 use crate::cgroup::Error;
-use crate::cgroup::directory::Directory;
-
-/// The longest pause between two tries of rmdir.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+use crate::cgroup::remove::remove_tree;
 
 impl V1 {
+    /// Kills what is in them.
+    pub fn empty(&self, deadline: Instant) -> Result<(), Error> {
+        self.all().try_for_each(|part| self.kill_until_empty(part, deadline))
+    }
+
     pub fn delete(&self, limit: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         let mut busy = Vec::new();
@@ -35,50 +35,4 @@ impl V1 {
         }
         busy.into_iter().try_for_each(|part| remove_tree(part, deadline))
     }
-}
-
-/// Removes a cgroup and all below it, the deepest first. Nothing is in them any more, but what has just ended may count
-/// for a moment, and nothing tells when that is over: so rmdir is tried again until `deadline`.
-fn remove_tree(top: &Directory, deadline: Instant) -> Result<(), Error> {
-    let mut pause = Duration::from_micros(50);
-    loop {
-        if remove_once(top)? {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::NotRemoved {
-                directory: top.full(),
-                pids: processes(top)?,
-                children: top.children()?,
-            });
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// One walk through the tree; whether all of it is gone.
-fn remove_once(top: &Directory) -> Result<bool, Error> {
-    // A parent is tried again after the children that were pushed behind it.
-    let mut stack = vec![(top.clone(), false)];
-    let mut all = true;
-    while let Some((directory, visited)) = stack.pop() {
-        match directory.remove() {
-            Ok(()) => {}
-            Err(Errno::BUSY | Errno::NOTEMPTY) if visited => all = false,
-            Err(Errno::BUSY | Errno::NOTEMPTY) => {
-                let children = directory.children()?;
-                stack.push((directory.clone(), true));
-                stack.extend(children.iter().map(|name| (directory.child(name), false)));
-            }
-            Err(source) => {
-                return Err(Error::Io {
-                    operation: "remove",
-                    path: directory.full(),
-                    source,
-                });
-            }
-        }
-    }
-    Ok(all)
 }

@@ -31,10 +31,10 @@ pub(super) struct V1 {
 
 impl V1 {
     pub fn of(host: &Host, path: &CgroupsPath) -> Result<Self, Error> {
-        let part = |hierarchy: &Arc<Hierarchy>| {
+        let part = |hierarchy: &Arc<Hierarchy>| -> Result<Directory, Error> {
             Ok(Directory {
                 hierarchy: hierarchy.clone(),
-                path: below(hierarchy, path)?,
+                path: path.below(hierarchy)?,
             })
         };
         let parts = host.v1.iter().map(part).collect::<Result<_, _>>()?;
@@ -88,23 +88,5 @@ impl V1 {
             .as_ref()
             .map(|part| part.open("", OFlags::PATH | OFlags::DIRECTORY))
             .transpose()
-    }
-}
-
-/// Where `path` is below the mount of `hierarchy`.
-fn below(hierarchy: &Hierarchy, path: &CgroupsPath) -> Result<String, Error> {
-    let relative = match path {
-        CgroupsPath::Absolute(path) => return Ok(path.clone()),
-        CgroupsPath::Relative(path) => path,
-    };
-    match &hierarchy.own {
-        Ok(own) if own.is_empty() => Ok(relative.clone()),
-        Ok(own) => Ok(format!("{own}/{relative}")),
-        Err(root) => Err(Error::OwnCgroup {
-            path: relative.clone(),
-            controllers: hierarchy.controllers.join(","),
-            own: hierarchy.own_line.clone(),
-            root: root.clone(),
-        }),
     }
 }

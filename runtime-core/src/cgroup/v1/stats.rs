@@ -6,6 +6,7 @@ use std::fs;
 use super::V1;
 use crate::cgroup::Error;
 use crate::cgroup::directory::Directory;
+use crate::cgroup::huge_pages::page_sizes;
 use crate::cgroup::stats::{
     Blkio, BlkioEntry, Counter, Cpu, Hugetlb, Keyed, Memory, Pids, Rdma, RdmaEntry, Stats, StatsV1,
 };
@@ -116,27 +117,6 @@ fn read_hugetlb(part: &Directory, size: &str) -> Result<Hugetlb, Error> {
         usage: number(part, &format!("hugetlb.{size}.usage_in_bytes"))?,
         max: number(part, &format!("hugetlb.{size}.max_usage_in_bytes"))?,
         failcnt: number(part, &format!("hugetlb.{size}.failcnt"))?,
-    })
-}
-
-/// The sizes that this kernel has, as the hugetlb controller writes them.
-fn page_sizes() -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| page_size(entry.file_name().to_str()?))
-        .collect()
-}
-
-/// `hugepages-2048kB` is `2MB` (mem_fmt of mm/hugetlb_cgroup.c).
-fn page_size(name: &str) -> Option<String> {
-    let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-    Some(match kilobytes {
-        0x10_0000.. => format!("{}GB", kilobytes >> 20),
-        0x400.. => format!("{}MB", kilobytes >> 10),
-        _ => format!("{kilobytes}KB"),
     })
 }
 
@@ -283,15 +263,6 @@ mod tests {
             assert_eq!(parse_table(line, &mut devices()), Err(line));
         }
         assert_eq!(parse_table("Total 0\n", &mut None), Ok(Vec::new()));
-    }
-
-    #[test]
-    fn page_sizes_are_written_as_the_controller_does() {
-        let sizes = ["hugepages-64kB", "hugepages-2048kB", "hugepages-1048576kB", "other"].map(page_size);
-        assert_eq!(
-            sizes,
-            [Some("64KB".into()), Some("2MB".into()), Some("1GB".into()), None]
-        );
     }
 
     #[test]

@@ -83,11 +83,6 @@ fn names_devices_and_paths_that_make_no_sense_are_refused_by_field() {
             json!("a\0"),
             r#"linux.cgroupsPath: "a\0" has a NUL in it"#,
         ),
-        (
-            "/linux/cgroupsPath",
-            json!("system.slice:nucleus:c1"),
-            r#"linux.cgroupsPath "system.slice:nucleus:c1" is not supported: the systemd cgroup driver …"#,
-        ),
     ]);
     let mut host = with("/hostname", json!("web"));
     host["linux"]["namespaces"] = json!([{"type": "mount"}]);
@@ -280,4 +275,26 @@ fn a_cgroup_path_is_cleaned_and_defaults_to_the_id() {
     ] {
         assert_eq!(translated(with("/linux/cgroupsPath", path)).unwrap().cgroup, expected);
     }
+}
+
+#[test]
+fn a_scope_of_systemd_is_told_by_its_form_whatever_the_options_say() {
+    let cgroup = |path: Value, systemd_cgroup| {
+        let request = Request {
+            id: "c1".into(),
+            systemd_cgroup,
+            ..Request::default()
+        };
+        translated_with(with("/linux/cgroupsPath", path), &request).map(|plan| plan.cgroup)
+    };
+    for systemd_cgroup in [false, true] {
+        let scope = json!("kubepods.slice:cri-containerd:c1");
+        assert_eq!(
+            cgroup(scope, systemd_cgroup).unwrap(),
+            "kubepods.slice:cri-containerd:c1"
+        );
+    }
+    assert_eq!(cgroup(json!(""), true).unwrap(), ":nucleus:c1");
+    let error = cgroup(json!("/default/c1"), true).unwrap_err();
+    assert!(error.contains("takes slice:prefix:name"), "{error}");
 }

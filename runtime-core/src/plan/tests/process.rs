@@ -89,12 +89,12 @@ fn processes_that_make_no_sense_are_refused_by_field() {
         (
             "/process/apparmorProfile",
             json!("docker-default"),
-            "process.apparmorProfile is not supported: …",
+            r#"process.apparmorProfile "docker-default" is not supported: the kernel of this host …"#,
         ),
         (
             "/process/selinuxLabel",
             json!("system_u:x"),
-            "process.selinuxLabel is not supported: …",
+            r#"process.selinuxLabel "system_u:x" is not supported: …"#,
         ),
         (
             "/process/scheduler",

@@ -6,35 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use oci_spec::runtime::LinuxDeviceCgroup;
 use rustix::fs::OFlags;
 
 use crate::cgroup::Error;
+use crate::cgroup::device_rules::{ALWAYS, ANY, FULL, Rule, describe, letters};
 use crate::cgroup::directory::Directory;
-
-/// Any number.
-const ANY: Option<u32> = None;
-
-const READ: u8 = 1;
-const WRITE: u8 = 2;
-const MAKE: u8 = 4;
-const FULL: u8 = READ | WRITE | MAKE;
-
-/// What every container may use, whatever the spec says, as with runc: mknod of anything (a node without the right to open
-/// it is harmless, and images hold them), /dev/null, zero, full, random, urandom, tty, the pseudo terminals, and tun.
-const ALWAYS: [(char, Option<u32>, Option<u32>, u8); 11] = [
-    ('c', ANY, ANY, MAKE),
-    ('b', ANY, ANY, MAKE),
-    ('c', Some(1), Some(3), FULL),
-    ('c', Some(1), Some(8), FULL),
-    ('c', Some(1), Some(7), FULL),
-    ('c', Some(5), Some(0), FULL),
-    ('c', Some(1), Some(5), FULL),
-    ('c', Some(1), Some(9), FULL),
-    ('c', Some(136), ANY, FULL),
-    ('c', Some(5), Some(2), FULL),
-    ('c', Some(10), Some(200), FULL),
-];
 
 /// Devices that one exception is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,24 +68,23 @@ impl State {
     }
 
     fn play(&mut self, rule: &LinuxDeviceCgroup) -> Result<(), &'static str> {
-        let access = access(rule.access().as_deref().unwrap_or_default())?;
-        let major = number(rule.major())?;
-        let minor = number(rule.minor())?;
-        let kind = match rule.typ().unwrap_or_default() {
-            LinuxDeviceType::A => {
-                // The kernel takes "a" for everything, whatever follows it.
-                if rule.allow() && (access != FULL || major.is_some() || minor.is_some()) {
-                    return Err("a rule for all types of devices can only allow everything");
-                }
-                *self = Self {
-                    allow: rule.allow(),
-                    exceptions: BTreeMap::new(),
-                };
-                return Ok(());
+        let Rule {
+            kind,
+            major,
+            minor,
+            access,
+            ..
+        } = Rule::parse(rule)?;
+        let Some(kind) = kind else {
+            // The kernel takes "a" for everything, whatever follows it.
+            if rule.allow() && (access != FULL || major.is_some() || minor.is_some()) {
+                return Err("a rule for all types of devices can only allow everything");
             }
-            LinuxDeviceType::B => 'b',
-            LinuxDeviceType::C => 'c',
-            LinuxDeviceType::U | LinuxDeviceType::P => return Err("the type is none of a, b, c"),
+            *self = Self {
+                allow: rule.allow(),
+                exceptions: BTreeMap::new(),
+            };
+            return Ok(());
         };
         let which = Which { kind, major, minor };
         if rule.allow() == self.allow {
@@ -135,54 +111,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-fn access(letters: &str) -> Result<u8, &'static str> {
-    let mut access = 0;
-    for letter in letters.bytes() {
-        access |= match letter {
-            b'r' => READ,
-            b'w' => WRITE,
-            b'm' => MAKE,
-            _ => return Err("access is made of r, w and m"),
-        };
-    }
-    if access == 0 {
-        Err("access is empty")
-    } else {
-        Ok(access)
-    }
-}
-
-fn letters(access: u8) -> String {
-    [(READ, 'r'), (WRITE, 'w'), (MAKE, 'm')]
-        .iter()
-        .filter(|(bit, _)| access & bit != 0)
-        .map(|(_, letter)| letter)
-        .collect()
-}
-
-/// None and -1 are any.
-fn number(number: Option<i64>) -> Result<Option<u32>, &'static str> {
-    match number {
-        None | Some(-1) => Ok(ANY),
-        Some(number) => u32::try_from(number)
-            .map(Some)
-            .map_err(|_| "a device number is out of range"),
-    }
-}
-
-fn describe(rule: &LinuxDeviceCgroup) -> String {
-    let number = |number: Option<i64>| number.map_or("*".to_owned(), |number| number.to_string());
-    let verb = if rule.allow() { "allow" } else { "deny" };
-    let kind = rule.typ().unwrap_or_default();
-    let access = rule.access().as_deref().unwrap_or_default();
-    format!(
-        "{verb} {} {}:{} {access}",
-        kind.as_str(),
-        number(rule.major()),
-        number(rule.minor())
-    )
 }
 
 impl fmt::Display for Which {

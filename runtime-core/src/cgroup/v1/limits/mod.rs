@@ -20,7 +20,7 @@ use crate::cgroup::directory::Directory;
 
 impl V1 {
     /// Refuses what cannot be meant or done here, before anything is touched.
-    pub(super) fn check_limits(&self, resources: &LinuxResources) -> Result<(), Error> {
+    pub fn check_limits(&self, resources: &LinuxResources) -> Result<(), Error> {
         if let Some(key) = resources.unified().iter().flatten().map(|(key, _)| key).next() {
             return Err(Error::UnifiedOnV1 { key: key.clone() });
         }

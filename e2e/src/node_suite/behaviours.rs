@@ -1,0 +1,372 @@
+//! What only a node with cgroup v2, systemd and AppArmor can show.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::container::Container;
+use crate::expect::refused;
+use crate::harness::Registry;
+use crate::spec::{mount, push};
+use crate::{node, processes, same};
+
+const MIB: u64 = 1 << 20;
+
+pub fn register(t: &mut Registry) {
+    limits(t);
+    v2(t);
+    scopes(t);
+    apparmor(t);
+}
+
+/// A file of a container's cgroup as it is.
+fn read(container: &Container<'_>, file: &str) -> Result<String> {
+    let path = container.cgroup("").join(file);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.trim_end().to_owned())
+}
+
+fn limits(t: &mut Registry) {
+    t.add(
+        "every limit that the spec can name is read back from the kernel",
+        async |c| {
+            let resources = json!({
+                "cpu": {"shares": 1024, "quota": 30_000, "period": 60_000, "cpus": "0-1", "mems": "0"},
+                "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 32 * MIB},
+                "pids": {"limit": 55},
+                "unified": {"memory.high": (48 * MIB).to_string(), "memory.oom.group": "1", "memory.min": "4096"},
+            });
+            let container = c.container().waiting().spec(|spec| {
+                let own = spec["linux"]["resources"].as_object_mut().into_iter();
+                own.for_each(|own| own.extend(resources.as_object().cloned().unwrap_or_default()));
+            });
+            let container = container.start().await?;
+            for (file, value) in [
+                ("cpu.max", "30000 60000".to_owned()),
+                ("cpuset.cpus", "0-1".to_owned()),
+                ("cpuset.mems", "0".to_owned()),
+                ("memory.max", (64 * MIB).to_string()),
+                ("memory.swap.max", (32 * MIB).to_string()),
+                ("memory.low", (32 * MIB).to_string()),
+                ("memory.high", (48 * MIB).to_string()),
+                ("memory.min", "4096".to_owned()),
+                ("memory.oom.group", "1".to_owned()),
+                ("pids.max", "55".to_owned()),
+            ] {
+                same!(read(&container, file)?, value, "{file}");
+            }
+            container.has_shares(1024)
+        },
+    );
+    t.add("an update of one limit leaves the others", async |c| {
+        let container = c.container().waiting().start().await?;
+        let all = json!({"cpu": {"quota": 30_000, "period": 60_000}, "memory": {"limit": 64 * MIB}});
+        container.update(&all).await?;
+        container
+            .update(&json!({"unified": {"memory.high": "8388608"}}))
+            .await?;
+        same!(read(&container, "memory.high")?, "8388608");
+        same!(read(&container, "memory.max")?, (64 * MIB).to_string());
+        same!(read(&container, "cpu.max")?, "30000 60000");
+        Ok(())
+    });
+    t.add(
+        "a limit that cgroup v2 does not have is refused by its name",
+        async |c| {
+            for (resources, field) in [
+                (json!({"memory": {"swappiness": 10}}), "resources.memory.swappiness"),
+                (json!({"memory": {"kernelTCP": 4096}}), "resources.memory.kernelTCP"),
+                (json!({"network": {"classID": 5}}), "resources.network.classID"),
+                (json!({"unified": {"memory.nonsense": "1"}}), "memory.nonsense"),
+            ] {
+                let container = c.container().spec(|spec| spec["linux"]["resources"] = resources);
+                refused(container.create().await)?.saying(field)?;
+            }
+            Ok(())
+        },
+    )
+    .differs("runc passes over what cgroup v2 does not have");
+}
+
+fn v2(t: &mut Registry) {
+    t.add("a container has every controller of the host", async |c| {
+        let container = c.container().waiting().start().await?;
+        let host = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
+        let own = read(&container, "cgroup.controllers")?;
+        for name in host.split_whitespace() {
+            ensure!(own.split_whitespace().any(|own| own == name), "no {name} among {own}");
+        }
+        Ok(())
+    })
+    .differs("runc on systemd's driver leaves out what systemd does not delegate");
+    t.add(
+        "a cgroup mount shows the container's own cgroup, read-only",
+        async |c| {
+            let script = "cat /sys/fs/cgroup/memory.max; cat /proc/self/cgroup; mkdir /sys/fs/cgroup/x";
+            let container = c.container().sh(script).spec(|spec| {
+                spec["linux"]["resources"]["memory"] = json!({"limit": 64 * MIB});
+                push(spec, "/linux/namespaces", json!({"type": "cgroup"}));
+                let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+                push(spec, "/mounts", mount("/sys/fs/cgroup", "cgroup", "cgroup", &options));
+            });
+            let output = container.output().await?;
+            same!(output.stdout, format!("{}\n0::/\n", 64 * MIB));
+            ensure!(output.code != 0 && output.stderr.contains("Read-only"), "{output:?}");
+            Ok(())
+        },
+    );
+    t.add(
+        "a container with user and cgroup namespaces may make cgroups below its own",
+        async |c| {
+            let script = "mkdir /sys/fs/cgroup/below && echo $$ > /sys/fs/cgroup/below/cgroup.procs \
+            && cat /proc/self/cgroup; echo 1 > /sys/fs/cgroup/pids.max";
+            let container = c.container().sh(script).spec(|spec| {
+                spec["linux"]["resources"]["pids"] = json!({"limit": 50});
+                push(spec, "/linux/namespaces", json!({"type": "cgroup"}));
+                let options = ["nosuid", "noexec", "nodev", "relatime", "rw"];
+                push(spec, "/mounts", mount("/sys/fs/cgroup", "cgroup", "cgroup", &options));
+            });
+            let output = container.rootless_root(c).await?.output().await?;
+            same!(output.stdout, "0::/below\n", "{output:?}");
+            ensure!(
+                output.stderr.contains("ermission denied"),
+                "its own limit is not its own: {output:?}"
+            );
+            Ok(())
+        },
+    );
+    t.add(
+        "an exec of a container with a user namespace is in its cgroup",
+        async |c| {
+            let container = c.container().waiting().rootless_root(c).await?.start().await?;
+            let exec = container.exec(&["probe", "wait"]).start().await?;
+            let own = processes::text(container.pid.get(), "cgroup");
+            same!(processes::text(exec.pid.get(), "cgroup"), own);
+            ensure!(own.contains(&container.id), "{own}");
+            Ok(())
+        },
+    );
+    t.add("metrics tell pressure", async |c| {
+        let container = c.container().waiting().start().await?;
+        let metrics = container.metrics_v2().await?;
+        if std::path::Path::new("/proc/pressure").exists() {
+            ensure!(metrics.cpu.psi.is_some() && metrics.memory.psi.is_some(), "{metrics:?}");
+        }
+        ensure!(metrics.memory_events.is_some(), "{metrics:?}");
+        Ok(())
+    })
+    .differs("the runc shim of containerd 1.6 does not know pressure");
+    t.add("a threaded parent is refused, and nothing is left in it", async |c| {
+        let top = format!("{}-threaded", c.namespace);
+        let parent = std::path::Path::new("/sys/fs/cgroup").join(&top).join("parent");
+        std::fs::create_dir_all(&parent)?;
+        std::fs::write(parent.join("cgroup.type"), "threaded").context("make a threaded cgroup")?;
+        let path = format!("/{top}/parent/c");
+        let container = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        let outcome = container.options(prost_types::Any::default()).create().await;
+        let left = parent.join("c").exists();
+        std::fs::remove_dir(&parent)?;
+        std::fs::remove_dir(parent.parent().context("no parent")?)?;
+        refused(outcome)?.saying("cgroup.type")?;
+        ensure!(!left, "the container's cgroup is still there");
+        Ok(())
+    })
+    .differs("runc takes a threaded cgroup where no limit is asked for");
+    t.add("a parent that is frozen is refused", async |c| {
+        let parent = format!("/sys/fs/cgroup/{}-frozen", c.namespace);
+        std::fs::create_dir(&parent)?;
+        std::fs::write(format!("{parent}/cgroup.freeze"), "1")?;
+        let path = format!("/{}-frozen/c", c.namespace);
+        let container = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        let outcome = container.options(prost_types::Any::default()).create().await;
+        std::fs::remove_dir(&parent)?;
+        refused(outcome)?.saying("cgroup.events")?;
+        Ok(())
+    })
+    .differs("runc waits there for ever");
+}
+
+/// Runs systemctl until it succeeds: while systemd executes itself anew, which other tests have it do, nobody answers.
+async fn systemctl(args: &[&str]) -> Result<String> {
+    let begun = std::time::Instant::now();
+    loop {
+        let output = Command::new("systemctl").args(args).output().await;
+        let output = output.context("run systemctl")?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(begun.elapsed() < node::patience(10), "systemctl {args:?}: {text}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// What systemd says of a scope.
+async fn show(unit: &str, property: &str) -> Result<String> {
+    systemctl(&["show", "--value", "--property", property, unit]).await
+}
+
+fn limited(spec: &mut Value) {
+    spec["linux"]["resources"]["memory"] = json!({"limit": 64 * MIB});
+    spec["linux"]["resources"]["cpu"] = json!({"shares": 512, "quota": 30_000, "period": 60_000});
+    spec["linux"]["resources"]["pids"] = json!({"limit": 55});
+}
+
+fn scopes(t: &mut Registry) {
+    if !node::has_systemd_driver() {
+        return;
+    }
+    t.add(
+        "a container is a scope of systemd's while it lives, and no longer",
+        async |c| {
+            let container = c.container().waiting().start().await?;
+            let unit = format!("{}-{}.scope", c.namespace, container.id);
+            same!(show(&unit, "ActiveState").await?, "active");
+            same!(show(&unit, "Slice").await?, "system.slice");
+            same!(show(&unit, "Delegate").await?, "yes");
+            container.kill(9).await?;
+            container.wait().await?;
+            container.delete().await?;
+            c.eventually("systemd has forgotten it", async || {
+                Ok(show(&unit, "LoadState").await? == "not-found")
+            })
+            .await
+        },
+    );
+    t.add("systemd knows the limits, those of an update too", async |c| {
+        let container = c.container().waiting().spec(limited).start().await?;
+        let unit = format!("{}-{}.scope", c.namespace, container.id);
+        same!(show(&unit, "MemoryMax").await?, (64 * MIB).to_string());
+        same!(show(&unit, "TasksMax").await?, "55");
+        same!(show(&unit, "CPUQuotaPerSecUSec").await?, "500ms");
+        container.update(&json!({"memory": {"limit": 32 * MIB}})).await?;
+        same!(show(&unit, "MemoryMax").await?, (32 * MIB).to_string());
+        Ok(())
+    });
+    t.add("limits and device rules outlive a daemon-reload", async |c| {
+        let container = c.container().waiting().spec(limited).start().await?;
+        container.update(&json!({"memory": {"limit": 32 * MIB}})).await?;
+        systemctl(&["daemon-reload"]).await?;
+        same!(read(&container, "memory.max")?, (32 * MIB).to_string());
+        same!(read(&container, "pids.max")?, "55");
+        same!(read(&container, "cpu.max")?, "30000 60000");
+        container.has_shares(512)?;
+        let output = container.sh("mknod /tmp/fuse c 10 229 && : < /tmp/fuse").await?;
+        ensure!(
+            output.code != 0 && output.stderr.contains("not permitted"),
+            "{output:?}"
+        );
+        Ok(())
+    });
+    t.add(
+        "containers are made and ended while systemd executes itself anew",
+        async |c| {
+            let again = async {
+                for _ in 0..3 {
+                    systemctl(&["daemon-reexec"]).await?;
+                }
+                Ok::<_, anyhow::Error>(())
+            };
+            let work = async {
+                for _ in 0..3 {
+                    let container = c.container().waiting().start().await?;
+                    same!(container.sh("echo fine").await?.ok()?, "fine\n");
+                    container.kill(9).await?;
+                    container.wait().await?;
+                    container.delete().await?;
+                }
+                Ok::<_, anyhow::Error>(())
+            };
+            tokio::try_join!(again, work)?;
+            Ok(())
+        },
+    )
+    .differs("runc's connection to the bus may break");
+    t.add("a scope that somebody else has is not taken over", async |c| {
+        let first = c.container().waiting().start().await?;
+        let path = node::cgroups_path(&c.namespace, &first.id);
+        let second = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
+        refused(second.create().await)?;
+        same!(first.sh("echo fine").await?.ok()?, "fine\n");
+        Ok(())
+    });
+    t.add("a property that systemd does not take is named", async |c| {
+        let container = c
+            .container()
+            .spec(|spec| spec["linux"]["cgroupsPath"] = json!("no--slice.slice:x:y"));
+        refused(container.create().await)?.saying("no--slice.slice")?;
+        Ok(())
+    })
+    .differs("runc says it in other words");
+}
+
+const PROFILE: &str = "\
+profile nucleus-test flags=(attach_disconnected) {
+  file,
+  capability,
+  network,
+  signal,
+  unix,
+  mount,
+  umount,
+  deny /usr/data/seed r,
+}
+";
+
+/// Loads the profile, as an administrator would.
+async fn load_profile(directory: &std::path::Path) -> Result<()> {
+    let file = directory.join("profile");
+    std::fs::write(&file, PROFILE)?;
+    let output = Command::new("apparmor_parser").arg("-Kr").arg(&file).output().await;
+    let output = output.context("run apparmor_parser")?;
+    ensure!(
+        output.status.success(),
+        "apparmor_parser: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn apparmor(t: &mut Registry) {
+    const LOOK: &str = "cat /proc/self/attr/apparmor/current; cat /usr/data/seed";
+    t.add("init and execs run under the AppArmor profile of the spec", async |c| {
+        load_profile(&c.directory).await?;
+        // The canary can be read where the profile is not.
+        let free = c.container().sh(LOOK).output().await?;
+        same!(free.ok()?, "unconfined\nfrom the image\n");
+        let container = c.container().sh(LOOK);
+        let held = container
+            .spec(|spec| spec["process"]["apparmorProfile"] = json!("nucleus-test"))
+            .output()
+            .await?;
+        same!(held.stdout, "nucleus-test (enforce)\n", "{held:?}");
+        ensure!(held.stderr.contains("ermission denied"), "{held:?}");
+        let container = c.container().waiting();
+        let container = container
+            .spec(|spec| spec["process"]["apparmorProfile"] = json!("nucleus-test"))
+            .start()
+            .await?;
+        let held = container.sh(LOOK).await?;
+        same!(held.stdout, "nucleus-test (enforce)\n", "{held:?}");
+        ensure!(held.stderr.contains("ermission denied"), "{held:?}");
+        Ok(())
+    });
+    t.add("a profile that is not loaded starts nothing", async |c| {
+        let container = c
+            .container()
+            .spec(|spec| spec["process"]["apparmorProfile"] = json!("nucleus-missing"));
+        refused(container.start().await)?.saying("nucleus-missing")?;
+        Ok(())
+    });
+    t.add("a hook is not under the container's profile", async |c| {
+        load_profile(&c.directory).await?;
+        let container = c.container().sh("cat /tmp/hook").spec(|spec| {
+            spec["process"]["apparmorProfile"] = json!("nucleus-test");
+            let script = "cat /proc/self/attr/apparmor/current > /tmp/hook";
+            spec["hooks"] = json!({"startContainer": [{"path": "/bin/busybox", "args": ["sh", "-c", script]}]});
+        });
+        same!(container.output().await?.ok()?, "unconfined\n");
+        Ok(())
+    })
+    .differs("runc labels init before its startContainer hooks");
+}

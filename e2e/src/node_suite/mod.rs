@@ -1,0 +1,175 @@
+//! The suite `node`: a node with cgroup v2, systemd and AppArmor, which the machine of a developer may not have. A Debian 12
+//! of its own under qemu, emulated: containerd 1.6 and runc are Debian's, the shim and the tests are ours. In it run the
+//! behaviours of `task` that depend on such a node, a smoke of the others, and some that only such a node can show; on the
+//! driver cgroupfs and on systemd's, with the runc shim first.
+
+mod behaviours;
+mod image;
+mod machine;
+mod packages;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::containerd::Version;
+use crate::context::Runtime;
+use crate::harness::{self, Behaviour, Choice, Registry, Tally};
+use crate::prepare::Tools;
+use crate::task;
+
+/// The suite's name.
+pub const NAME: &str = "node";
+
+/// What `--list` says of it beside the names.
+pub const LIST: &str =
+    "node: behaviours of task, and those of node/…, in a machine with cgroup v2, systemd and AppArmor";
+
+/// What is tried on both drivers.
+const BOTH: [&str; 6] = [
+    "cgroups/",
+    "devices/a",
+    "node/",
+    "pause/a",
+    "stats/metrics tell",
+    "update/the",
+];
+
+/// What is tried on the driver cgroupfs beside: nothing of it depends on who made the cgroup.
+const ONCE: [&str; 8] = [
+    "crash/a running container",
+    "exec/exec is in init's namespaces",
+    "exec/exec runs",
+    "lifecycle/a program",
+    "lifecycle/a task can be made again",
+    "namespaces/a new cgroup namespace",
+    "namespaces/exec into a user namespace",
+    "signals/a signal reaches",
+];
+
+/// The behaviours that the machine runs.
+fn all() -> Vec<Behaviour> {
+    let mut registry = Registry::default();
+    task::register(&mut registry);
+    registry.subject("node");
+    behaviours::register(&mut registry);
+    registry.into_behaviours()
+}
+
+/// Titles for `--list`.
+pub fn titles() -> Vec<String> {
+    let mut registry = Registry::default();
+    registry.subject("node");
+    behaviours::register(&mut registry);
+    let behaviours = registry.into_behaviours();
+    behaviours
+        .iter()
+        .map(|behaviour| format!("{}/{}", behaviour.subject, behaviour.name))
+        .collect()
+}
+
+/// Builds what is missing, starts the machine, and counts what it says.
+pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], filter: &[String]) -> Result<Tally> {
+    let host = match image::prepare().await {
+        Ok(host) => host,
+        Err(error) => {
+            println!("skip  node/everything: {error:#}");
+            return Ok(Tally {
+                skipped: 1,
+                ..Tally::default()
+            });
+        }
+    };
+    let script = script(runtimes, filter);
+    let payload = image::payload(tools, &script).await?;
+    machine::run(&host, &payload).await
+}
+
+/// What the machine does, in shell: the tests on one driver, then on the other.
+fn script(runtimes: &[Runtime], filter: &[String]) -> String {
+    let runtimes: String = runtimes
+        .iter()
+        .map(|runtime| format!(" --runtime {}", runtime.short_name()))
+        .collect();
+    let chosen = |list: &[&str]| -> String {
+        let words: Vec<String> = match filter {
+            [] => list.iter().map(|&word| word.to_owned()).collect(),
+            filter => filter.to_vec(),
+        };
+        words
+            .iter()
+            .map(|word| format!(" -k '{}'", word.replace('\'', "'\\''")))
+            .collect()
+    };
+    let both = chosen(&BOTH);
+    let once = chosen(&[BOTH.as_slice(), ONCE.as_slice()].concat());
+    format!(
+        "#!/bin/sh\n\
+         cd /tmp\n\
+         ip link set lo up\n\
+         export CARGO_TARGET_DIR=/tmp/target {slower}=8 PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
+         mkdir -p /tmp/target\n\
+         echo \"node: $(uname -r), $(stat -fc %T /sys/fs/cgroup), $(cat /sys/kernel/security/lsm)\"\n\
+         {driver}=cgroupfs /mnt/e2e guest{runtimes}{once}\n\
+         {driver}=systemd /mnt/e2e guest{runtimes}{both}\n\
+         echo {end}\n",
+        slower = crate::node::SLOWER,
+        driver = crate::node::DRIVER,
+        end = report::END,
+    )
+}
+
+/// What the machine is told on its command line.
+#[derive(Args)]
+pub struct GuestArgs {
+    #[arg(short = 'k', long = "filter", value_name = "TEXT")]
+    filter: Vec<String>,
+    #[arg(long, value_enum)]
+    runtime: Vec<Runtime>,
+    /// How many tests run at the same time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Where the shim and the probe are
+    #[arg(long, default_value = "/mnt")]
+    payload: PathBuf,
+}
+
+/// Runs behaviours on this very node.
+pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
+    let tools = Rc::new(Tools {
+        containerd_2: PathBuf::new(),
+        containerd_1: Ok("/usr/bin".into()),
+        runc: "/usr/sbin".into(),
+        busybox: "/bin/busybox".into(),
+        probe: args.payload.join("probe"),
+        shim: args.payload.join("shim"),
+    });
+    let choice = Choice {
+        filter: args.filter,
+        runtimes: args.runtime,
+        versions: vec![Version::V1],
+        jobs: args.jobs,
+    };
+    let driver = if crate::node::has_systemd_driver() {
+        "systemd"
+    } else {
+        "cgroupfs"
+    };
+    println!("driver: {driver}");
+    let tally = harness::run(all(), &choice, &tools).await?;
+    println!("{tally}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file of the suite's own below `target/`.
+fn home() -> PathBuf {
+    crate::prepare::target().join("node")
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
