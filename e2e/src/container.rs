@@ -93,6 +93,17 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A directory of the host's as its root, instead of the image.
+    pub fn root_at(mut self, root: &std::path::Path) -> Self {
+        self.rootfs = Some(vec![Mount {
+            r#type: "bind".to_owned(),
+            source: root.display().to_string(),
+            target: String::new(),
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
+        }]);
+        self
+    }
+
     /// Writes the container's record and its snapshot: everything but the task.
     pub async fn prepare(self) -> Result<Prepared<'a>> {
         let api = self.ctx.api()?;
@@ -311,12 +322,6 @@ impl<'a> Builder<'a> {
     pub async fn rootless_root(mut self, ctx: &Ctx) -> Result<Self> {
         spec::with_user_namespace(&mut self.spec);
         let root = ctx.mapped_root().await?;
-        self.rootfs = Some(vec![Mount {
-            r#type: "bind".to_owned(),
-            source: root.display().to_string(),
-            target: String::new(),
-            options: vec!["rbind".to_owned(), "rw".to_owned()],
-        }]);
-        Ok(self)
+        Ok(self.root_at(&root))
     }
 }

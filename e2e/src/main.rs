@@ -12,6 +12,7 @@ mod demo;
 mod events;
 mod exec;
 mod expect;
+mod hardening;
 mod harness;
 mod image;
 mod io;

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{churn, client_suite, cri, harness, node_suite, prepare, task, unit};
+use crate::{churn, client_suite, cri, hardening, harness, node_suite, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -20,6 +20,7 @@ Suites:
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
   cri     critest, Kubernetes' tests of a CRI runtime: what passes with handler runc has to pass with handler nucleus
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated machine; only where it is named
+  hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -56,10 +57,14 @@ struct Suite {
 }
 
 /// Suites that are made of behaviours; `unit` is made of commands.
-const SUITES: [Suite; 2] = [
+const SUITES: [Suite; 3] = [
     Suite {
         name: "task",
         register: task::register,
+    },
+    Suite {
+        name: hardening::NAME,
+        register: hardening::register,
     },
     Suite {
         name: "churn",
@@ -176,6 +181,9 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
+            if suite.name == hardening::NAME {
+                println!("{}", hardening::summary());
+            }
         }
     }
     let mut total = Tally::default();

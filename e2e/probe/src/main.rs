@@ -2,6 +2,8 @@
 //! process in the container sees; its verbs do the few things that busybox's applets cannot do exactly.
 
 mod actors;
+mod attack;
+mod reach;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +23,12 @@ usage: probe                 print what this process sees, as JSON
        probe exit CODE       exit with this code
        probe lines N         print N numbered lines of 64 bytes
        probe echo            copy stdin to stdout, exit at its end
-       probe wait            wait until killed";
+       probe wait            wait until killed
+       probe connect SOCKET  connect to a Unix socket, a path or @NAME; print `connected`
+       probe listen @NAME    listen at an abstract socket, print `ready`, wait
+       probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
+       probe watch MS NAME   try to look into the processes named so; tell how often it worked
+       probe reach           print what this process can reach, as JSON";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().collect();
@@ -44,6 +51,11 @@ fn main() -> ExitCode {
         ["lines", count] => lines(number(count)),
         ["echo"] => echo(),
         ["wait"] => wait(),
+        ["connect", socket] => attack::connect(socket),
+        ["listen", name] => attack::listen(name),
+        ["overwrite", limit, name] => println!("{}", attack::overwrite(number(limit), name)),
+        ["watch", limit, name] => println!("{}", attack::watch(number(limit), name)),
+        ["reach"] => println!("{}", reach::reach()),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(64);
