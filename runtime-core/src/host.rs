@@ -1,10 +1,12 @@
 //! What this host and this runtime can do.
 
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
 use crate::plan::{self, Lsms};
+use crate::policy::{Lockdown, Policy};
 use crate::sys::{landlock, process};
 
 /// Oldest version of the OCI runtime spec whose config.json is understood.
@@ -98,6 +100,50 @@ pub fn landlock_abi() -> u32 {
     *ABI.get_or_init(landlock::abi)
 }
 
+/// What securityfs tells of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// kernel_lockdown(7).
+    pub lockdown: Lockdown,
+    /// The active security modules.
+    pub security_modules: BTreeSet<String>,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            lockdown: Lockdown::None,
+            security_modules: BTreeSet::new(),
+        }
+    }
+}
+
+impl Kernel {
+    /// Reads what `policy` demands something of, and no more. Where it cannot be read it is not there.
+    pub fn read(policy: &Policy) -> Self {
+        const SECURITYFS: &str = "/sys/kernel/security";
+        let read = |file| std::fs::read_to_string(format!("{SECURITYFS}/{file}")).unwrap_or_default();
+        let mut kernel = Self::default();
+        if policy.require_lockdown.value > Lockdown::None {
+            kernel.lockdown = lockdown(&read("lockdown"));
+        }
+        if !policy.require_lsm.value.0.is_empty() {
+            kernel.security_modules = read("lsm").trim().split(',').map(str::to_owned).collect();
+        }
+        kernel
+    }
+}
+
+/// The mode in brackets: `none [integrity] confidentiality`.
+fn lockdown(text: &str) -> Lockdown {
+    let is_set = |mode: &str| text.contains(&format!("[{mode}]"));
+    match (is_set("confidentiality"), is_set("integrity")) {
+        (true, _) => Lockdown::Confidentiality,
+        (_, true) => Lockdown::Integrity,
+        _ => Lockdown::None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +169,17 @@ mod tests {
         );
         assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    }
+
+    #[test]
+    fn the_lockdown_is_the_mode_in_brackets() {
+        assert_eq!(lockdown("none [integrity] confidentiality\n"), Lockdown::Integrity);
+        assert_eq!(
+            lockdown("none integrity [confidentiality]\n"),
+            Lockdown::Confidentiality
+        );
+        assert_eq!(lockdown("[none] integrity confidentiality\n"), Lockdown::None);
+        assert_eq!(lockdown(""), Lockdown::None);
     }
 
     #[test]

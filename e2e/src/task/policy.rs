@@ -1,6 +1,6 @@
 //! What a node demands: the handler's options, the pod's annotations, and what becomes of a container under them.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use containerd_client::tonic::Code;
 use prost_types::Any;
 use serde_json::{Value, json};
@@ -143,4 +143,130 @@ pub fn register(t: &mut Registry) {
         },
     )
     .differs(DIFFERS);
+    t.add(
+        "host paths that give the host away are refused, also behind a link",
+        async |c| {
+            let link = c.directory.join("link");
+            std::os::unix::fs::symlink("/etc", &link)?;
+            let harmless = c.directory.join("harmless");
+            std::fs::create_dir_all(&harmless)?;
+            for (source, words) in [
+                ("/".to_owned(), "the host's root"),
+                ("/var/run/docker.sock".to_owned(), "a container runtime's socket"),
+                (link.display().to_string(), "leads to \"/etc\""),
+            ] {
+                let container = c.container().waiting().options(handler("host_paths = 'refuse'\n"));
+                let container = container.spec(|spec| {
+                    spec::push(spec, "/mounts", spec::mount("/mnt", "bind", &source, &["rbind", "ro"]));
+                });
+                refused(container.create().await)?
+                    .saying("host_paths = \"refuse\"")?
+                    .saying(words)?;
+            }
+            let container = c
+                .container()
+                .args(&["true"])
+                .options(handler("host_paths = 'refuse'\n"));
+            let container = container.spec(|spec| {
+                let source = harmless.display().to_string();
+                spec::push(spec, "/mounts", spec::mount("/mnt", "bind", &source, &["rbind", "ro"]));
+            });
+            same!(container.output().await?.code, 0);
+            Ok(())
+        },
+    )
+    .differs(DIFFERS);
+    t.add(
+        "a hidden proc shows a user its own processes and nothing else",
+        async |c| {
+            let script = "ls /proc | grep -v '^[0-9]' | tr '\\n' ' '; ls -d /proc/1 /proc/self";
+            let container = c
+                .container()
+                .waiting()
+                .options(handler("proc = 'hidden'\n"))
+                .start()
+                .await?;
+            let exec = container.exec(&["sh", "-c", script]).process(|process| {
+                process["user"] = json!({"uid": 1000, "gid": 1000});
+                process["capabilities"] = json!({});
+            });
+            same!(exec.output().await?.stdout, "self thread-self /proc/self\n");
+            Ok(())
+        },
+    )
+    .differs(DIFFERS);
+    t.add(
+        "memory that is writable and executable is denied to init and execs",
+        async |c| {
+            let directory = c.directory.join("programs");
+            std::fs::create_dir_all(&directory)?;
+            // A program whose data are to be mapped writable and executable: the kernel's own loader has to refuse it.
+            let program = directory.join("p");
+            std::fs::write(&program, with_executable_data(std::fs::read(&c.tools.probe)?)?)?;
+            std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            let volume = |spec: &mut Value| {
+                let source = directory.display().to_string();
+                spec::push(spec, "/mounts", spec::mount("/mnt", "bind", &source, &["rbind", "ro"]));
+            };
+            same!(
+                c.container()
+                    .args(&["/mnt/p", "exit", "7"])
+                    .spec(volume)
+                    .output()
+                    .await?
+                    .code,
+                7
+            );
+            let denied = || handler("memory_deny_write_execute = true\n");
+            let container = c
+                .container()
+                .args(&["/mnt/p", "exit", "7"])
+                .spec(volume)
+                .options(denied());
+            anyhow::ensure!(
+                !container.output().await.is_ok_and(|output| output.code == 7),
+                "init ran"
+            );
+            let container = c.container().waiting().spec(volume).options(denied()).start().await?;
+            let exec = container.exec(&["/mnt/p", "exit", "7"]).output().await;
+            anyhow::ensure!(!exec.is_ok_and(|output| output.code == 7), "an exec ran");
+            same!(container.sh("probe exit 7").await?.code, 7);
+            Ok(())
+        },
+    )
+    .differs(DIFFERS);
+    t.add("a kernel that is not what is demanded is refused by name", async |c| {
+        for (options, words) in [
+            (
+                "require.lsm = ['no-such-module']\n",
+                "no security module \"no-such-module\"",
+            ),
+            ("require.landlock_abi = 1000\n", "Landlock has ABI"),
+        ] {
+            let container = c.container().waiting().options(handler(options));
+            refused(container.create().await)?.saying(words)?;
+        }
+        Ok(()) as Result<()>
+    })
+    .differs(DIFFERS);
+}
+
+/// The ELF file with its data segments made executable: p_flags of PT_LOAD (elf(5)), 64 bits, little endian.
+fn with_executable_data(mut elf: Vec<u8>) -> Result<Vec<u8>> {
+    const LOAD: usize = 1;
+    let number = |elf: &[u8], at: usize, size: usize| -> Result<usize> {
+        let bytes = elf.get(at..at + size).context("a short ELF file")?;
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    let (offset, size, count) = (number(&elf, 32, 8)?, number(&elf, 54, 2)?, number(&elf, 56, 2)?);
+    for header in (0..count).map(|index| offset + index * size) {
+        let (kind, flags) = (number(&elf, header, 4)?, number(&elf, header + 4, 4)?);
+        if kind == LOAD && flags == 6 {
+            elf[header + 4] = 7;
+        }
+    }
+    Ok(elf)
 }

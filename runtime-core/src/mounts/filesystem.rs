@@ -1,10 +1,10 @@
 //! Detached mounts: new file systems through fsopen, host paths through open_tree.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -12,6 +12,7 @@ use rustix::mount::{
 
 use super::{Error, is_new};
 use crate::plan::{Mount, MountSource};
+use crate::policy::gives_away;
 use crate::sys::mount::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MountAttr, set_attributes};
 
 /// Longest value of an option that fsconfig(2) takes.
@@ -163,6 +164,45 @@ fn set_mount_attributes(fd: &OwnedFd, mount: &Mount) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// The same of what `source`, opened already, refers to.
+fn clone_opened(mount: &Mount, source: &OwnedFd, path: &Path, recursive: bool) -> Result<OwnedFd, Error> {
+    let fd = clone_handle(source.as_fd(), recursive).map_err(|error| Error::Source {
+        path: path.to_owned(),
+        destination: mount.destination.clone(),
+        source: error,
+    })?;
+    set_mount_attributes(&fd, mount)?;
+    Ok(fd)
+}
+
+/// [`clone_host`], unless the links of `path` lead to what gives the host away: what is looked at is what is cloned.
+pub fn clone_host_unless_given_away(
+    mount: &Mount,
+    path: &Path,
+    recursive: bool,
+    bundle: &Path,
+) -> Result<OwnedFd, Error> {
+    let path = bundle.join(path);
+    let failed = |source| Error::Source {
+        path: path.clone(),
+        destination: mount.destination.clone(),
+        source,
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let real = std::fs::read_link(link).map_err(failed)?;
+    match gives_away(&real) {
+        Some(what) => Err(Error::HostPath {
+            path: path.clone(),
+            destination: mount.destination.clone(),
+            real,
+            what,
+        }),
+        None => clone_opened(mount, &opened, &path, recursive),
+    }
 }
 
 /// Changes propagation: `flags` is one of MS_SHARED, MS_SLAVE, MS_PRIVATE, MS_UNBINDABLE, perhaps with MS_REC.

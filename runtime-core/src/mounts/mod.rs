@@ -43,6 +43,13 @@ pub enum Error {
         log: String,
         source: io::Error,
     },
+    #[error("the bind source {path:?} for {destination} leads to {real:?}, {what}: host_paths = \"refuse\" forbids it")]
+    HostPath {
+        path: PathBuf,
+        destination: String,
+        real: PathBuf,
+        what: &'static str,
+    },
     #[error("setting options of the mount at {destination} (attributes {set:#x}, cleared {clear:#x})")]
     Attributes {
         destination: String,

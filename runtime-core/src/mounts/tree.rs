@@ -43,7 +43,11 @@ impl Tree {
             .iter()
             .map(|mount| match &mount.source {
                 MountSource::Bind { path, recursive } => {
-                    let fd = filesystem::clone_host(mount, path, *recursive, bundle)?;
+                    let clone = match container.refuse_host_paths {
+                        true => filesystem::clone_host_unless_given_away,
+                        false => filesystem::clone_host,
+                    };
+                    let fd = clone(mount, path, *recursive, bundle)?;
                     // The clone is a peer of the host's mount until its propagation is cut down.
                     set_propagation(&fd, &mount.destination, propagation | libc::MS_REC)?;
                     for &flags in &mount.propagation {

@@ -30,6 +30,8 @@ pub enum Error {
     Own(#[source] io::Error),
     #[error("linux.seccomp: loading the filter")]
     Filter(#[source] io::Error),
+    #[error("memory_deny_write_execute: prctl PR_SET_MDWE (it needs Linux 6.3)")]
+    WriteExecute(#[source] io::Error),
     #[error("setting no_new_privs")]
     NoNewPrivileges(#[source] io::Error),
 }
@@ -59,6 +61,9 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
         ..sets
     })?;
     process::set_ambient(sets.ambient).map_err(|source| Error::Ambient(sets.ambient, source))?;
+    if plan.deny_write_execute {
+        process::deny_write_execute().map_err(Error::WriteExecute)?;
+    }
     if plan.no_new_privileges {
         process::set_no_new_privileges().map_err(Error::NoNewPrivileges)?;
     }

@@ -3,7 +3,8 @@
 use oci_spec::runtime as oci;
 
 use super::{Error, capability};
-use crate::policy::{Decided, Policy, Tier};
+use crate::host::Kernel;
+use crate::policy::{Decided, HostPaths, Policy, Proc, Tier, gives_away};
 
 /// containerd's CRI plugin says with it what a container is to its pod.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -15,6 +16,14 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 pub(super) fn spec(spec: &mut oci::Spec, policy: &Policy) -> Result<(), Error> {
     if policy.require_memory_limit.value {
         require_memory_limit(spec, &policy.require_memory_limit)?;
+    }
+    if policy.proc.value == Proc::Hidden {
+        for mount in spec.mounts_mut().iter_mut().flatten() {
+            hide_proc(mount);
+        }
+    }
+    if policy.host_paths.value == HostPaths::Refuse {
+        refuse_host_paths(spec, &policy.host_paths)?;
     }
     if policy.landlock_tier.value >= Tier::Hardened {
         for mount in spec.mounts_mut().iter_mut().flatten() {
@@ -41,6 +50,33 @@ pub(super) fn process(process: &mut oci::Process, policy: &Policy) {
     }
 }
 
+/// Refuses a host whose kernel is not what is demanded.
+pub(super) fn require_kernel(kernel: &Kernel, policy: &Policy) -> Result<(), Error> {
+    let refused = |setting, value, by, field| {
+        let advice = "run the container on a node that has it, or ask for less";
+        Err(Error::Policy {
+            setting,
+            value,
+            by,
+            field,
+            advice,
+        })
+    };
+    let lockdown = &policy.require_lockdown;
+    if kernel.lockdown < lockdown.value {
+        let field = format!("this host's lockdown is {}", kernel.lockdown);
+        return refused("require.lockdown", lockdown.value.to_string(), lockdown.from, field);
+    }
+    let modules = &policy.require_lsm;
+    match modules.value.0.difference(&kernel.security_modules).next() {
+        None => Ok(()),
+        Some(missing) => {
+            let field = format!("this host has no security module {missing:?}");
+            refused("require.lsm", modules.value.to_string(), modules.from, field)
+        }
+    }
+}
+
 /// Makes a mount noexec that the workload could put a program on, or that holds a Secret. A read-only volume stays
 /// executable: scripts come in ConfigMaps.
 fn forbid_execution(mount: &mut oci::Mount) {
@@ -62,6 +98,37 @@ fn forbid_execution(mount: &mut oci::Mount) {
         options.push("rnoexec".into());
     }
     mount.set_options(Some(options));
+}
+
+fn hide_proc(mount: &mut oci::Mount) {
+    if mount.typ().as_deref() != Some("proc") {
+        return;
+    }
+    let is_other = |option: &&String| !option.starts_with("hidepid=") && !option.starts_with("subset=");
+    let mut options: Vec<String> = mount.options().iter().flatten().filter(is_other).cloned().collect();
+    options.extend(["hidepid=invisible".to_owned(), "subset=pid".to_owned()]);
+    mount.set_options(Some(options));
+}
+
+/// By the paths that the spec has; where they lead, the mounts are looked at again once they are open.
+fn refuse_host_paths(spec: &oci::Spec, setting: &Decided<HostPaths>) -> Result<(), Error> {
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let is_bind = |option: &String| option == "bind" || option == "rbind";
+        let is_bind = mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(is_bind);
+        let Some(source) = mount.source().as_ref().filter(|_| is_bind) else {
+            continue;
+        };
+        if let Some(what) = gives_away(source) {
+            return Err(Error::Policy {
+                setting: "host_paths",
+                value: setting.value.to_string(),
+                by: setting.from,
+                field: format!("mounts[{index}].source {source:?} is, or leads to, {what}"),
+                advice: "mount a directory of the workload's own",
+            });
+        }
+    }
+    Ok(())
 }
 
 fn is_exec(option: &str) -> bool {

@@ -38,7 +38,8 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
-use crate::policy::Policy;
+use crate::host::Kernel;
+use crate::policy::{HostPaths, Policy};
 use crate::security::seccomp::{self, Filter};
 use error::Entry;
 
@@ -63,6 +64,8 @@ pub struct Request {
     pub cgroup_v2: bool,
     /// The host's Landlock, 0 without ([`crate::host::landlock_abi`]).
     pub landlock_abi: u32,
+    /// The kernel's lockdown and active security modules; read where the policy asks for them ([`crate::host::Kernel`]).
+    pub kernel: Kernel,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -79,6 +82,7 @@ impl Default for Request {
             lsms: Lsms::default(),
             cgroup_v2: false,
             landlock_abi: 0,
+            kernel: Kernel::default(),
             policy: Policy::default(),
         }
     }
@@ -91,6 +95,7 @@ pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
 
 /// [`translate`], for who needs the bundle no longer: its spec goes into the Plan as it is, without a copy.
 pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Error> {
+    harden::require_kernel(&request.kernel, &request.policy)?;
     harden::spec(&mut bundle.spec, &request.policy)?;
     let spec = &bundle.spec;
     let missing = |field: &str| Error::Missing { field: field.into() };
@@ -108,6 +113,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     };
     let mut process = process::process(given, capability_limit, request.lsms, &namespaces)?;
     process.personality = schedule::personality(linux.personality())?;
+    process.deny_write_execute = request.policy.memory_deny_write_execute.value;
     process.seccomp = filter(linux)?;
     // Applies to execs only, but a wrong one is better told now than at the first probe.
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
@@ -139,6 +145,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         sysctls: sysctl::sysctls(linux.sysctl(), &namespaces)?,
         hooks: hook::hooks(spec.hooks())?,
         no_new_keyring: request.no_new_keyring,
+        refuse_host_paths: request.policy.host_paths.value == HostPaths::Refuse,
         domain: None,
         namespaces,
     };
@@ -174,6 +181,7 @@ pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Erro
     process.scheduler = process.scheduler.or(init.scheduler);
     process.io_priority = process.io_priority.or(init.io_priority);
     process.personality = init.personality;
+    process.deny_write_execute = init.deny_write_execute;
     process.seccomp = init.seccomp.clone();
     let from_init = plan
         .spec

@@ -32,6 +32,7 @@ pub(super) fn process(given: &oci::Process, limit: u64, lsms: Lsms, namespaces: 
         no_new_privileges: given.no_new_privileges().unwrap_or(false),
         apparmor_profile,
         selinux_label,
+        deny_write_execute: false,
         seccomp: None,
         rlimits: rlimits(given.rlimits())?,
         oom_score_adj: oom_score_adj(given.oom_score_adj())?,

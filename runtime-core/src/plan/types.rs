@@ -66,6 +66,8 @@ pub struct Container {
     pub hooks: Hooks,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Bind sources that give the host away are refused, wherever links lead ([`crate::policy::gives_away`]).
+    pub refuse_host_paths: bool,
     /// The Landlock domain of init and of every exec'd process.
     pub domain: Option<Domain>,
 }
@@ -288,6 +290,8 @@ pub struct Process {
     /// As above.
     #[serde(default)]
     pub selinux_label: Option<String>,
+    /// PR_SET_MDWE: no memory becomes executable that could be written to.
+    pub deny_write_execute: bool,
     /// What of the kernel the program may call: the container's, for init and execs alike.
     pub seccomp: Option<Filter>,
     /// setrlimit(2).

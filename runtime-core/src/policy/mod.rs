@@ -7,6 +7,7 @@
 //!
 //! A setting enters [`settings`] when it is honoured, with its documentation; `docs/policy.md` is compared with that list.
 
+mod host_path;
 mod nearest;
 pub mod node;
 mod resolve;
@@ -16,9 +17,10 @@ mod tests;
 pub mod toml;
 mod values;
 
+pub use host_path::gives_away;
 pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use settings::{Layer, Policy, SETTINGS, Setting};
-pub use values::{CapabilityLimit, Given, Mode, Runtime, Tier, Value};
+pub use values::{CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Proc, Runtime, Tier, Value};
 
 use std::fmt;
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::resolve::decide;
-use super::values::{CapabilityLimit, Given, Mode, Runtime, Tier, Value};
+use super::values::{CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Proc, Runtime, Tier, Value};
 use super::{Decided, Error, nearest};
 
 /// What is known of one setting.
@@ -137,6 +137,25 @@ settings! {
     /// are out of reach on any network; and what the workload can write to beside its root file system (every tmpfs, writable
     /// volumes), as well as Secret volumes, is mounted noexec.
     "landlock.tier" landlock_tier: Tier, Tier::Baseline, Tier::Hardened, true;
+
+    /// Refuses every bind mount that gives the host away, whatever links lead there: `/`, `/proc`, `/sys`, `/dev`, `/boot`, the
+    /// state and sockets of container runtimes, kubelet's credentials, and every directory above one of these. Not what kubelet
+    /// and containerd themselves bring into each container, such as its hosts file, its volumes, and the pod's /dev/shm.
+    "host_paths" host_paths: HostPaths, HostPaths::Allow, HostPaths::Refuse, true;
+
+    /// `hidden`: /proc shows processes alone (`subset=pid`), and to each user its own (`hidepid=invisible`). Programs that read
+    /// /proc/meminfo, /proc/sys or the like do not find them: for workloads that are known not to.
+    "proc" proc: Proc, Proc::Default, Proc::Default, true;
+
+    /// No memory of a process is writable and executable at once, nor becomes executable later (prctl(2), PR_SET_MDWE; Linux
+    /// 6.3): injected code does not run. Nor does a just-in-time compiler. A container on an older kernel is refused.
+    "memory_deny_write_execute" memory_deny_write_execute: bool, false, false, true;
+
+    /// The least lockdown of the kernel (kernel_lockdown(7)).
+    "require.lockdown" require_lockdown: Lockdown, Lockdown::None, Lockdown::None, true;
+
+    /// Security modules that have to be active: `["apparmor"]`, for one (`/sys/kernel/security/lsm`).
+    "require.lsm" require_lsm: Names, Names::default(), Names::default(), true;
 
     /// The least ABI of Landlock that the host has to have: 2 is Linux 5.19's, 6 is 6.12's. 0 demands none.
     "require.landlock_abi" require_landlock_abi: u32, 0, 2, true;

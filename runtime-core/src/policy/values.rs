@@ -1,5 +1,6 @@
 //! The types of settings: how their values are written, and which of two is the stricter one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,59 @@ choice! {
     Baseline = "baseline",
     /// A domain in any case, and nothing to execute in what the workload can write to but its image.
     Hardened = "hardened"
+}
+
+choice! {
+    /// Whether a container may have directories that give the host away.
+    HostPaths: "\"allow\" or \"refuse\"",
+    /// As the spec says.
+    Allow = "allow",
+    /// Not.
+    Refuse = "refuse"
+}
+
+choice! {
+    /// What of /proc a container sees.
+    Proc: "\"default\" or \"hidden\"",
+    /// What its spec says.
+    Default = "default",
+    /// Processes alone, and of those its user's own.
+    Hidden = "hidden"
+}
+
+choice! {
+    /// The kernel's lockdown (kernel_lockdown(7)), as securityfs names it.
+    Lockdown: "\"none\", \"integrity\" or \"confidentiality\"",
+    /// Off, or not there.
+    None = "none",
+    /// Root cannot change the running kernel.
+    Integrity = "integrity",
+    /// Nor read its memory.
+    Confidentiality = "confidentiality"
+}
+
+/// Names that all have to be there: more of them are stricter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names(pub BTreeSet<String>);
+
+impl Value for Names {
+    const EXPECTED: &'static str = "a list of names";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        let names = given.list()?.into_iter();
+        Some(Self(names.map(str::to_owned).collect()))
+    }
+
+    fn stricter(&self, other: &Self) -> Self {
+        Self(self.0.union(&other.0).cloned().collect())
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.0.iter().map(|name| super::shortened(name)).collect();
+        write!(f, "{names:?}")
+    }
 }
 
 /// A demanded minimum: the greater one is the stricter one.

@@ -184,6 +184,16 @@ pub fn set_no_new_privileges() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
+/// PR_SET_MDWE: from the next execve on, no memory is both writable and executable, or becomes executable (Linux 6.3).
+///
+/// # Errors
+/// EINVAL where the kernel does not know it.
+pub fn deny_write_execute() -> io::Result<()> {
+    const PR_SET_MDWE: libc::c_int = 65;
+    const PR_MDWE_REFUSE_EXEC_GAIN: u64 = 1;
+    prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0).map(drop)
+}
+
 /// PR_SET_DUMPABLE: 0 hides memory, environ and fds from everybody but the host's root.
 pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0).map(drop)

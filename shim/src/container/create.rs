@@ -139,6 +139,7 @@ fn build(
         id: id.to_owned(),
         source,
     })?;
+    let policy = resolve(id, &bundle, options)?;
     let request = plan::Request {
         id: id.to_owned(),
         rootfs,
@@ -150,7 +151,8 @@ fn build(
         // A host without any is told by what makes the cgroups.
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
         landlock_abi: host::landlock_abi(),
-        policy: resolve(id, &bundle, options)?,
+        kernel: host::Kernel::read(&policy),
+        policy,
     };
     if request.policy.runtime.value == policy::Runtime::Gvisor {
         return Err(Error::NoRuntime {
