@@ -93,8 +93,8 @@ fn distrusted(mode: u32, owner: u32, size: i64) -> Option<&'static str> {
     }
 }
 
-/// A configuration's text.
-pub(super) fn parse(place: &str, text: &str) -> Result<Layer, super::Error> {
+/// A configuration's text; `place` names it in errors.
+pub fn parse(place: &str, text: &str) -> Result<Layer, super::Error> {
     let entries = toml::parse(text).map_err(|source| super::Error::Toml {
         place: place.to_owned(),
         source,

@@ -1,0 +1,214 @@
+//! What this node would make of a bundle.
+
+use std::path::{Path, PathBuf};
+
+use runtime_core::bundle::{self, Bundle};
+use runtime_core::cgroup;
+use runtime_core::host;
+use runtime_core::plan::{self, Namespace, Plan};
+use runtime_core::policy::{self, Layer, toml};
+
+use crate::report::{Report, capabilities};
+
+/// Why a bundle cannot be explained. What a create would be refused for is among it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("the bundle {path:?}")]
+    Bundle { path: PathBuf, source: bundle::Error },
+    #[error("read {path:?}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Node(#[from] policy::node::Error),
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
+    #[error("a container of {path:?} would be refused")]
+    Plan { path: PathBuf, source: plan::Error },
+}
+
+/// The policy and the Plan for `directory`, under the given configurations.
+pub fn explain(
+    directory: &Path,
+    options: Option<&Path>,
+    config: Option<&Path>,
+    with_spec: bool,
+) -> Result<Report, Error> {
+    let path = std::path::absolute(directory).map_err(|source| Error::Read {
+        path: directory.to_owned(),
+        source,
+    })?;
+    let bundle = Bundle::open(&path).map_err(|source| Error::Bundle {
+        path: path.clone(),
+        source,
+    })?;
+    let node = match config {
+        Some(path) => policy::node::parse(&path.display().to_string(), &read(path)?)?,
+        None => policy::node::read()?,
+    };
+    let handler = options.map_or(Ok(Layer::default()), |path| {
+        handler(&path.display().to_string(), &read(path)?)
+    })?;
+    let annotations = bundle.spec.annotations().iter().flatten();
+    let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
+    let policy = policy::resolve(&node, &handler, annotations)?;
+    let request = plan::Request {
+        id: "explained".into(),
+        systemd: host::systemd_runs(),
+        host_capabilities: host::capabilities(),
+        lsms: host::lsms(),
+        cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
+        landlock_abi: host::landlock_abi(),
+        kernel: host::Kernel::read(&policy),
+        policy: policy.clone(),
+        ..plan::Request::default()
+    };
+    let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Report {
+        about: format!("bundle {}", path.display()),
+        policy,
+        enforced: enforced(&plan),
+        spec: with_spec.then(|| serde_json::to_value(&plan.spec).unwrap_or_default()),
+    })
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The settings among a handler's options; the rest of them is containerd's.
+fn handler(place: &str, text: &str) -> Result<Layer, Error> {
+    let entries = toml::parse(text).map_err(|source| policy::Error::Toml {
+        place: place.to_owned(),
+        source,
+    })?;
+    let mut layer = Layer::default();
+    for entry in entries {
+        if !matches!(entry.key.as_str(), "SystemdCgroup" | "TypeUrl" | "ConfigPath") {
+            layer.set_entry(place, &entry)?;
+        }
+    }
+    Ok(layer)
+}
+
+fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
+    let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let (process, container) = (&plan.process, &plan.container);
+    let sets = process.capabilities.unwrap_or_default();
+    let filter = process.seccomp.as_ref();
+    let domain = container.domain.as_ref();
+    let names = &container.namespaces;
+    let kinds = [
+        ("user", &names.user),
+        ("mount", &names.mount),
+        ("pid", &names.pid),
+        ("net", &names.net),
+        ("ipc", &names.ipc),
+        ("uts", &names.uts),
+        ("cgroup", &names.cgroup),
+        ("time", &names.time),
+    ];
+    let of = |wanted: fn(&Namespace) -> bool| {
+        let kinds: Vec<&str> = kinds
+            .iter()
+            .filter(|(_, found)| wanted(found))
+            .map(|(kind, _)| *kind)
+            .collect();
+        if kinds.is_empty() {
+            "none".to_owned()
+        } else {
+            kinds.join(", ")
+        }
+    };
+    vec![
+        ("user", format!("{}:{}", process.uid, process.gid)),
+        ("capabilities", capabilities(sets.bounding | sets.permitted)),
+        ("no_new_privs", yes(process.no_new_privileges)),
+        (
+            "system calls",
+            filter.map_or("not filtered".into(), |filter| {
+                format!("filtered by {} instructions", filter.program.len())
+            }),
+        ),
+        (
+            "Landlock",
+            match domain {
+                None => "no domain".into(),
+                Some(domain) if domain.scope_abstract_sockets => "no mounting, no foreign abstract sockets".into(),
+                Some(_) => "no mounting".into(),
+            },
+        ),
+        ("write or execute, not both", yes(process.deny_write_execute)),
+        ("read-only root", yes(container.rootfs.readonly)),
+        ("masked paths", container.masked_paths.len().to_string()),
+        ("read-only paths", container.readonly_paths.len().to_string()),
+        ("namespaces of its own", of(|namespace| *namespace == Namespace::New)),
+        (
+            "namespaces joined",
+            of(|namespace| matches!(namespace, Namespace::Path(_))),
+        ),
+        ("namespaces of the host", of(|namespace| *namespace == Namespace::Host)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"{
+        "ociVersion": "1.2.0",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "env": [], "cwd": "/", "noNewPrivileges": false,
+            "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN"]}},
+        "root": {"path": "rootfs"},
+        "annotations": {"nucleus.dev/capabilities.allow": "CAP_KILL"},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
+    }"#;
+
+    #[test]
+    fn a_bundle_is_explained_with_who_decided_each_setting() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        file("config.json", CONFIG);
+        let config = file("node.toml", "version = 1\nno_new_privs = true\n");
+        let options = file("handler.toml", "SystemdCgroup = true\n[landlock]\ntier = 'none'\n");
+        let report = explain(directory.path(), Some(&options), Some(&config), true).unwrap();
+        let json = report.json();
+        assert_eq!(
+            json["settings"]["no_new_privs"],
+            serde_json::json!({"value": "true", "from": "node"})
+        );
+        assert_eq!(json["settings"]["landlock.tier"]["from"], "handler");
+        assert_eq!(json["settings"]["capabilities.allow"]["from"], "pod");
+        assert_eq!(json["enforced"]["capabilities"], "1: CAP_KILL");
+        assert_eq!(json["enforced"]["no_new_privs"], "yes");
+        assert_eq!(json["spec"]["process"]["noNewPrivileges"], true);
+        let text = report.to_string();
+        assert!(
+            text.contains("the node's configuration") && text.contains("no domain"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_would_be_refused_is_told_by_its_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.json"), CONFIG).unwrap();
+        let config = directory.path().join("node.toml");
+        std::fs::write(&config, "version = 1\nmode = 'production'\n").unwrap();
+        let error = explain(directory.path(), None, Some(&config), false).unwrap_err();
+        let text = crate::report::chain(&error);
+        assert!(
+            text.contains("would be refused") && text.contains("require.memory_limit"),
+            "{text}"
+        );
+    }
+}

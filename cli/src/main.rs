@@ -1,0 +1,85 @@
+//! `nucleus`: what a container will be given, what a running one was given, and who decided it.
+
+mod bundle;
+mod report;
+mod running;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Explains what nucleus makes of a container.
+#[derive(Parser)]
+#[command(name = "nucleus", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show each setting of the policy, who decided it, and what is enforced because of it
+    Explain(ExplainArgs),
+}
+
+/// A bundle, or a running container.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  nucleus explain /path/to/bundle                            as this node would run it
+  nucleus explain /path/to/bundle --options handler.toml     with these options of its handler
+  nucleus explain --running web --namespace k8s.io           what a running container was given
+  nucleus explain --running web --json")]
+struct ExplainArgs {
+    /// Directory with an OCI bundle's config.json
+    #[arg(required_unless_present = "running", conflicts_with = "running")]
+    bundle: Option<PathBuf>,
+    /// The handler's options, as in containerd's configuration
+    #[arg(long, value_name = "FILE", conflicts_with = "running")]
+    options: Option<PathBuf>,
+    /// The node's configuration, instead of /etc/nucleus/config.toml
+    #[arg(long, value_name = "FILE", conflicts_with = "running")]
+    config: Option<PathBuf>,
+    /// Show the hardened spec too: what the policy makes of config.json
+    #[arg(long, conflicts_with = "running")]
+    spec: bool,
+    /// A container of containerd's that runs on nucleus, by its id
+    #[arg(long, value_name = "ID")]
+    running: Option<String>,
+    /// containerd's namespace of it; without, every one is looked into
+    #[arg(long, requires = "running")]
+    namespace: Option<String>,
+    /// containerd's state directory
+    #[arg(long, default_value = "/run/containerd", requires = "running")]
+    state: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let Command::Explain(args) = Cli::parse().command;
+    let report = match (&args.bundle, &args.running) {
+        (Some(directory), _) => {
+            bundle::explain(directory, args.options.as_deref(), args.config.as_deref(), args.spec).map_err(boxed)
+        }
+        (None, running) => {
+            let id = running.as_deref().unwrap_or_default();
+            running::explain(&args.state, args.namespace.as_deref(), id).map_err(boxed)
+        }
+    };
+    match report {
+        Ok(report) if args.json => println!("{:#}", report.json()),
+        Ok(report) => print!("{report}"),
+        Err(error) => {
+            eprintln!("nucleus: {}", report::chain(error.as_ref()));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn boxed<E: std::error::Error + 'static>(error: E) -> Box<dyn std::error::Error> {
+    Box::new(error)
+}
