@@ -89,6 +89,11 @@ macro_rules! settings {
                 })
             }
 
+            /// Whether no setting allows what `other` forbids.
+            pub fn is_as_strict_as(&self, other: &Self) -> bool {
+                true $(&& self.$field.value.is_as_strict_as(&other.$field.value))+
+            }
+
             /// Every setting by its name: its value as it is written, and who decided it.
             pub fn list(&self) -> Vec<(&'static str, String, super::Origin)> {
                 vec![$(($name, self.$field.value.to_string(), self.$field.from)),+]

@@ -168,3 +168,59 @@ fn every_setting_is_documented_as_it_is() {
     let advice = "docs/policy.md is not what the code says: write it with UPDATE_DOCS=1 cargo test -p runtime-core";
     assert_eq!(found, reference(), "{advice}");
 }
+
+#[test]
+fn whatever_node_and_handler_say_no_pod_gets_less() {
+    const SAID: [(&str, &str, &str); 14] = [
+        ("mode", "'agent'", "agent"),
+        ("mode", "'production'", "production"),
+        ("no_new_privs", "true", "true"),
+        ("no_new_privs", "false", "false"),
+        ("capabilities.allow", "'all'", "all"),
+        ("capabilities.allow", "[]", ""),
+        (
+            "capabilities.allow",
+            "['CAP_CHOWN', 'CAP_NET_RAW']",
+            "CAP_CHOWN,CAP_NET_RAW",
+        ),
+        ("landlock.tier", "'none'", "none"),
+        ("landlock.tier", "'hardened'", "hardened"),
+        ("host_paths", "'allow'", "allow"),
+        ("require.lsm", "['a', 'b']", "a,b"),
+        ("require.lsm", "[]", ""),
+        ("require.landlock_abi", "6", "6"),
+        ("require.memory_limit", "false", "false"),
+    ];
+    let layer = |text: String| {
+        let mut layer = Layer::default();
+        for entry in toml::parse(&text).unwrap() {
+            layer.set_entry("test", &entry).unwrap();
+        }
+        layer
+    };
+    let (mut granted, mut refused) = (0, 0);
+    for (first, value, _) in SAID {
+        for (second, other, _) in SAID.iter().filter(|(second, ..)| *second != first) {
+            let said = layer(format!("{first} = {value}\n{second} = {other}\n"));
+            let alone = layer(format!("{first} = {value}\n"));
+            for (node, handler) in [(&said, &Layer::default()), (&alone, &said), (&said, &alone)] {
+                let demanded = resolve(node, handler, []).unwrap();
+                for (name, _, asked) in SAID {
+                    let annotation = format!("{ANNOTATION_PREFIX}{name}");
+                    match resolve(node, handler, [(annotation.as_str(), asked)]) {
+                        Ok(given) => {
+                            granted += 1;
+                            assert!(
+                                given.is_as_strict_as(&demanded),
+                                "{name} = {asked}: {demanded:?} became {given:?}"
+                            );
+                        }
+                        Err(Error::Loosens { .. }) => refused += 1,
+                        Err(error) => panic!("{name} = {asked}: {error}"),
+                    }
+                }
+            }
+        }
+    }
+    assert!(granted > 1000 && refused > 1000, "{granted} granted, {refused} refused");
+}
