@@ -68,31 +68,40 @@ async fn while_entering(c: &Ctx, root: &Path, verb: &str, programs: &[&str], exe
 }
 
 pub fn register(t: &mut Registry) {
-    t.add("the runtime's binary cannot be overwritten through /proc/self/exe", async |c| {
-        let binaries = runtime_s_binaries(c);
-        let before = digests(&binaries)?;
-        let root = self_executing_root(c)?;
-        for program in ["/bin/script", "/bin/link"] {
-            // As the entrypoint: it may fail, or be the runtime's own help.
-            if let Ok(container) = c.container().args(&[program]).root_at(&root).start().await {
-                container.output().await?;
-                container.delete().await?;
+    t.add(
+        "the runtime's binary cannot be overwritten through /proc/self/exe",
+        async |c| {
+            let binaries = runtime_s_binaries(c);
+            let before = digests(&binaries)?;
+            let root = self_executing_root(c)?;
+            for program in ["/bin/script", "/bin/link"] {
+                // As the entrypoint: it may fail, or be the runtime's own help.
+                if let Ok(container) = c.container().args(&[program]).root_at(&root).start().await {
+                    container.output().await?;
+                    container.delete().await?;
+                }
+                attacked(1);
             }
-            attacked(1);
-        }
-        let facts = while_entering(c, &root, "overwrite", &["/bin/script", "/bin/link", "/bin/true"], 60).await?;
-        attacked(60);
-        ensure!(number(&facts, "written") == 0, "the runtime's binary was opened for writing: {facts}");
-        ensure!(digests(&binaries)? == before, "the runtime's binary was changed");
-        // The same attack on a program that is not protected: one of the container's own.
-        let script = "cp /bin/busybox /tmp/nucleus-victim; (while :; do /tmp/nucleus-victim sleep 0.02; done) 2>/dev/null & \
-                      probe overwrite 2000 victim; kill $!";
-        let facts = c.container().sh(&script.replace("busybox", "probe").replace("sleep 0.02", "exit 0")).output().await?;
-        let facts = facts.json()?;
-        ensure!(number(&facts, "written") > 0, "the attack does not work even where it should: {facts}");
-        shown(1);
-        Ok(())
-    })
+            let facts = while_entering(c, &root, "overwrite", &["/bin/script", "/bin/link", "/bin/true"], 60).await?;
+            attacked(60);
+            ensure!(
+                number(&facts, "written") == 0,
+                "the runtime's binary was opened for writing: {facts}"
+            );
+            ensure!(digests(&binaries)? == before, "the runtime's binary was changed");
+            // The same attack on a program that is not protected: one of the container's own.
+            let script = "cp /bin/probe /tmp/victim; (while :; do /tmp/victim exit 0; done) 2>/dev/null & \
+                      probe overwrite 30000 victim; kill $!";
+            let facts = c.container().sh(script).output().await?;
+            let facts = facts.json()?;
+            ensure!(
+                number(&facts, "written") > 0,
+                "the attack does not work even where it should: {facts}"
+            );
+            shown(1);
+            Ok(())
+        },
+    )
     .within(90);
 
     t.add("who enters shows neither its memory nor its descriptors", async |c| {
@@ -105,7 +114,7 @@ pub fn register(t: &mut Registry) {
         // A process of the container's own shows both.
         let output = c
             .container()
-            .sh("probe wait & probe watch 500 probe; kill $!")
+            .sh("probe wait & probe watch 30000 probe; kill $!")
             .output()
             .await?;
         let facts = output.json()?;
