@@ -82,7 +82,10 @@ fn limits(t: &mut Registry) {
     });
     t.add("without limits in the spec there are none", async |c| {
         let container = c.container().waiting().start().await?;
-        same!(container.cgroup_value("pids", "pids.max")?, "max");
+        // runc leaves what systemd sets for every unit, a part of what the host can have.
+        if c.is_nucleus() || !crate::node::has_systemd_driver() {
+            same!(container.cgroup_value("pids", "pids.max")?, "max");
+        }
         same!(container.cgroup_value("cpu", "cpu.cfs_quota_us")?, "-1");
         let limit: u64 = container.cgroup_value("memory", "memory.limit_in_bytes")?.parse()?;
         anyhow::ensure!(limit > 1 << 60, "{limit}");

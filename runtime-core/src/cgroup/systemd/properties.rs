@@ -25,6 +25,8 @@ pub(super) fn of_scope(slice: &str, description: &str, member: u32) -> Vec<Prope
         ("CPUAccounting", Value::Bool(true)),
         ("MemoryAccounting", Value::Bool(true)),
         ("TasksAccounting", Value::Bool(true)),
+        // Else it has DefaultTasksMax, a part of what the host can have. A limit of the container's comes after it.
+        ("TasksMax", Value::U64(u64::MAX)),
     ]
 }
 
