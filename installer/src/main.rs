@@ -56,9 +56,9 @@ struct NodeArgs {
     /// The release that the node's files belong to
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "none/by-hand", value_parser = owner)]
     owner: String,
-    /// The host's directory for the shim
-    #[arg(long, value_name = "PATH", default_value = "/opt/nucleus/bin", value_parser = host_path)]
-    bin_dir: String,
+    /// The host's directory for the shim and what belongs to it
+    #[arg(long, value_name = "PATH", default_value = "/opt/nucleus", value_parser = host_path)]
+    directory: String,
     /// containerd's configuration, if not in its usual place
     #[arg(long, value_name = "PATH", value_parser = host_path)]
     config: Option<String>,
@@ -88,7 +88,7 @@ impl NodeArgs {
             root: self.root,
             distribution: self.distribution,
             owner: self.owner,
-            bin_dir: self.bin_dir,
+            directory: self.directory,
             config: self.config,
             socket: self.socket,
             state: self.state,
@@ -102,10 +102,11 @@ impl NodeArgs {
 /// Ends up in containerd's configuration: nothing that would end a line or a string there.
 fn host_path(text: &str) -> Result<String, String> {
     let plain = text.chars().all(|one| !one.is_control());
-    if text.starts_with('/') && plain && !text.split('/').any(|part| part == "..") {
+    let whole = text.starts_with('/') && text.len() > 1 && !text.ends_with('/');
+    if whole && plain && !text.split('/').any(|part| part == "..") {
         Ok(text.to_owned())
     } else {
-        Err("an absolute path of the host without `..` is needed".to_owned())
+        Err("an absolute path of the host is needed, without `..` and without a slash at its end".to_owned())
     }
 }
 

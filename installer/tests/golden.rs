@@ -22,7 +22,7 @@ fn node(root: &Path, distribution: Distribution) -> Node {
         root: root.to_owned(),
         distribution,
         owner: "nucleus-system/nucleus".to_owned(),
-        bin_dir: "/opt/nucleus/bin".to_owned(),
+        directory: "/opt/nucleus".to_owned(),
         config: None,
         socket: None,
         state: None,
@@ -90,8 +90,9 @@ fn every_known_node_gets_the_handler_where_it_is_read_and_its_bytes_back() {
         let node = node(root.path(), distribution);
         let wanted = Wanted {
             handlers: vec![Handler::Nucleus],
-            shim: "/opt/nucleus/bin/containerd-shim-nucleus-v2".to_owned(),
+            directory: "/opt/nucleus".to_owned(),
             owner: node.owner.clone(),
+            named_by_path: name.contains("-1.6-"),
         };
 
         let plan = plan::install(&facts(&node).unwrap(), &wanted).unwrap();

@@ -10,42 +10,73 @@ use super::Version;
 pub enum Handler {
     /// The native runtime with the node's own policy.
     Nucleus,
+    /// The same in production mode.
+    Production,
 }
 
 /// A name that is none of a handler of this version.
 #[derive(Debug, thiserror::Error)]
-#[error("this version's shim serves no handler `{0}`; it serves: nucleus")]
+#[error("this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production")]
 pub struct UnknownHandler(String);
 
 impl FromStr for Handler {
     type Err = UnknownHandler;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "nucleus" => Ok(Self::Nucleus),
-            _ => Err(UnknownHandler(name.to_owned())),
-        }
+        let found = Self::ALL.into_iter().find(|handler| handler.name() == name);
+        found.ok_or_else(|| UnknownHandler(name.to_owned()))
     }
 }
 
 impl Handler {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Nucleus, Self::Production];
+
     /// Its name in containerd and in a RuntimeClass.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nucleus => "nucleus",
+            Self::Production => "nucleus-production",
         }
     }
 
-    /// Its tables for a configuration of this version.
-    pub fn toml(self, version: Version, shim: &str) -> String {
+    /// What its policy demands beyond the node's: a file, as containerd 1.6 hands on its path and nothing else.
+    pub fn policy(self) -> Option<&'static str> {
+        match self {
+            Self::Nucleus => None,
+            Self::Production => Some("# The policy of the handler nucleus-production.\nmode = \"production\"\n"),
+        }
+    }
+
+    /// Its tables for a configuration of this version, for files below this directory of the host.
+    ///
+    /// With `named_by_path` the runtime's type is the shim's path: containerd 1.6 reads `runtime_path` and does not go by it.
+    pub fn toml(self, version: Version, directory: &str, named_by_path: bool) -> String {
         let runtimes = format!("plugins.{}.containerd.runtimes.{}", version.plugin(), self.name());
         // Without pod_annotations containerd keeps a pod's annotations from the shim.
-        format!(
-            "[{runtimes}]\n  runtime_type = \"io.containerd.nucleus.v2\"\n  runtime_path = {}\n  \
-             pod_annotations = [\"nucleus.dev/*\"]\n",
-            quoted(shim)
-        )
+        let shim = quoted(&shim_path(directory));
+        let which = if named_by_path {
+            format!("runtime_type = {shim}")
+        } else {
+            format!("runtime_type = \"io.containerd.nucleus.v2\"\n  runtime_path = {shim}")
+        };
+        let mut text = format!("[{runtimes}]\n  {which}\n  pod_annotations = [\"nucleus.dev/*\"]\n");
+        if self.policy().is_some() {
+            let path = quoted(&self.policy_path(directory));
+            text.push_str(&format!("  [{runtimes}.options]\n    ConfigPath = {path}\n"));
+        }
+        text
     }
+
+    /// Where its policy is, below this directory of the host.
+    pub fn policy_path(self, directory: &str) -> String {
+        format!("{directory}/etc/{}.toml", self.name())
+    }
+}
+
+/// Where the shim is, below this directory of the host.
+pub fn shim_path(directory: &str) -> String {
+    format!("{directory}/bin/containerd-shim-nucleus-v2")
 }
 
 /// A TOML string: a path has no control characters (it is checked), so two characters are to be escaped.

@@ -73,15 +73,18 @@ pub struct RuntimeVersion {
 impl RuntimeVersion {
     /// Whether the shim works with it: containerd 1.6 or later. A version without numbers is one that somebody built.
     pub fn is_supported(&self) -> bool {
-        if self.name != "containerd" {
-            return false;
-        }
+        self.name == "containerd" && self.numbers().is_none_or(|numbers| numbers >= (1, 6))
+    }
+
+    /// Whether a handler's `runtime_path` counts: 1.6 reads it and goes by the type alone.
+    pub fn knows_runtime_path(&self) -> bool {
+        self.numbers().is_none_or(|numbers| numbers >= (1, 7))
+    }
+
+    fn numbers(&self) -> Option<(u32, u32)> {
         let mut numbers = self.version.trim_start_matches('v').split(['.', '-', '+', '~']);
         let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok());
-        match (number(), number()) {
-            (Some(major), Some(minor)) => (major, minor) >= (1, 6),
-            _ => true,
-        }
+        number().zip(number())
     }
 }
 

@@ -1,12 +1,13 @@
-//! Install: the binary, then the configuration, then the restart, then a look whether containerd knows the handlers.
+//! Install: our own files, then the configuration, then the restart, then a look whether containerd knows the handlers.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
+use super::artifacts::{self, Before};
 use super::{Node, NodeError, Report, lines, read, write};
 use crate::config::Handler;
 use crate::plan::{self, Plan};
+use crate::systemd::Systemd;
 
 /// Makes containerd on the node know the handlers, and puts the shim there. Done again it changes nothing.
 ///
@@ -19,61 +20,56 @@ pub fn install(node: &Node, shim: &Path, handlers: &[Handler]) -> Result<Report,
         source,
     })?;
     let found = node.check_containerd()?;
-    let mut report = vec![format!("found {found}")];
+    let mut report = vec![format!("found {} {}", found.name, found.version)];
     let facts = read::facts(node)?;
-    let plan = plan::install(&facts, &node.wanted(handlers))?;
-    let target = node.at(&node.shim_path());
-    let new_shim = !write::holds(&target, &bytes);
+    let plan = plan::install(&facts, &node.wanted(handlers, &found))?;
+    let mut artifacts = artifacts::wanted(node, bytes, handlers);
+    artifacts.retain(|artifact| !write::holds(&node.at(&artifact.path), &artifact.bytes));
     // Only a restart that did not happen leaves this behind.
-    let pending = node.pending_path().exists();
-    let restarts = plan.restart || pending;
+    let restarts = plan.restart || node.pending_path().exists();
     if node.dry_run {
-        report.extend(lines(&plan).into_iter().map(|line| format!("would have {line}")));
-        report.extend(new_shim.then(|| format!("would have written {}", node.shim_path())));
-        report.extend(restarts.then(|| "would have restarted containerd".to_owned()));
+        let writes = artifacts.iter().map(|artifact| format!("written {}", artifact.path));
+        let restart = restarts.then(|| "restarted containerd".to_owned());
+        let all = writes.chain(lines(&plan)).chain(restart);
+        report.extend(all.map(|line| format!("would have {line}")));
         return Ok(report);
     }
+    // Whatever containerd knew before, it has to know afterwards.
+    let mut expected = node.handlers()?;
+    expected.retain(|name| Handler::ALL.iter().all(|ours| ours.name() != name));
+    expected.extend(handlers.iter().map(|handler| handler.name().to_owned()));
     let mut restarter = if restarts { node.restarter()? } else { None };
 
-    let before = match fs::read(&target) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(NodeError::Read { path: target, source }),
-    };
-    if new_shim {
-        write::file(&target, &bytes, 0o755)?;
-        report.push(format!("wrote {}", node.shim_path()));
+    let mut before = Vec::new();
+    for artifact in &artifacts {
+        match artifacts::put(node, artifact) {
+            Ok(one) => before.push(one),
+            Err(error) => return Err(taken_back(node, &before, error)),
+        }
+        report.push(format!("wrote {}", artifact.path));
     }
-    let done = change(node, &plan, &mut restarter, handlers, restarts);
-    if let Err(error) = done {
+    if let Err(error) = change(node, &plan, &mut restarter, &expected, restarts) {
         let error = undo(node, &plan, &mut restarter, error);
-        return Err(match put_back(node, &target, new_shim, before) {
-            Ok(()) => error,
-            Err(second) => NodeError::NotUndone {
-                path: node.shim_path(),
-                reason: second.to_string(),
-                source: Box::new(error),
-            },
-        });
+        return Err(taken_back(node, &before, error));
     }
     report.extend(lines(&plan));
-    match restarter {
-        Some((_, unit)) => report.push(format!("restarted {unit}")),
-        None if plan.changes.is_empty() => report.push("the configuration is as it should be: no restart".to_owned()),
-        None => report.push("the distribution reads the directory by itself: no restart".to_owned()),
-    }
+    report.push(match restarter {
+        Some((_, unit)) => format!("restarted {unit}"),
+        None if plan.changes.is_empty() => "the configuration is as it should be: no restart".to_owned(),
+        None => "the distribution reads the directory by itself: no restart".to_owned(),
+    });
     let names: Vec<&str> = handlers.iter().map(|handler| handler.name()).collect();
     report.push(format!("containerd knows {}", names.join(", ")));
     Ok(report)
 }
 
-type Restarter = Option<(crate::systemd::Systemd, String)>;
+type Restarter = Option<(Systemd, String)>;
 
 fn change(
     node: &Node,
     plan: &Plan,
     restarter: &mut Restarter,
-    handlers: &[Handler],
+    expected: &[String],
     restarts: bool,
 ) -> Result<(), NodeError> {
     if restarts {
@@ -83,23 +79,21 @@ fn change(
     if let Some((systemd, unit)) = restarter {
         systemd.restart(unit, node.patience)?;
     }
-    let known = |names: &[String]| {
-        let mut wanted = handlers.iter();
-        wanted.all(|handler| names.iter().any(|name| name == handler.name()))
-    };
-    node.wait_for(known)?;
+    node.wait_for(|names| expected.iter().all(|name| names.contains(name)))?;
     write::remove(&node.pending_path())
 }
 
 /// Puts the old configuration back and lets containerd read it again.
 fn undo(node: &Node, plan: &Plan, restarter: &mut Restarter, error: NodeError) -> NodeError {
-    let was_written = plan.changes.iter().any(|change| {
+    let is_written = |path: &str, text: &str| write::holds(&node.at(path), text.as_bytes());
+    let mut changes = plan.changes.iter();
+    let written = changes.any(|change| {
         change
             .after
             .as_deref()
-            .is_some_and(|text| write::holds(&node.at(&change.path), text.as_bytes()))
+            .is_some_and(|text| is_written(&change.path, text))
     });
-    if !was_written {
+    if !written {
         return error;
     }
     let error = node.after_undoing(&plan.changes, error);
@@ -115,16 +109,15 @@ fn undo(node: &Node, plan: &Plan, restarter: &mut Restarter, error: NodeError) -
     error
 }
 
-fn put_back(node: &Node, target: &Path, new_shim: bool, before: Option<Vec<u8>>) -> Result<(), NodeError> {
-    write::remove(&node.pending_path())?;
-    if !new_shim {
-        return Ok(());
-    }
-    match before {
-        Some(bytes) => write::file(target, &bytes, 0o755),
-        None => {
-            write::remove(target)?;
-            write::remove_if_empty(super::parent(target))
-        }
+/// The error, after our own files were taken back, too.
+fn taken_back(node: &Node, before: &[Before], error: NodeError) -> NodeError {
+    let back = write::remove(&node.pending_path()).and_then(|()| artifacts::put_back(node, before));
+    match back {
+        Ok(()) => error,
+        Err(second) => NodeError::NotUndone {
+            path: node.directory.clone(),
+            reason: second.to_string(),
+            source: Box::new(error),
+        },
     }
 }

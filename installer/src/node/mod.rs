@@ -1,5 +1,6 @@
 //! The node's side: reads what a plan is made from, and carries plans out so that a failure leaves what was there.
 
+mod artifacts;
 mod error;
 mod install;
 mod read;
@@ -15,16 +16,14 @@ pub use read::facts;
 pub use uninstall::uninstall;
 
 use crate::config::Handler;
-use crate::cri::{self, CriError};
+use crate::cri::{self, CriError, RuntimeVersion};
 use crate::distribution::{Distribution, Layout, Method};
 use crate::plan::{Change, Plan, Wanted};
 use crate::systemd::Systemd;
 
-/// The shim's file name, which containerd knows the runtime by.
-const SHIM: &str = "containerd-shim-nucleus-v2";
-/// Lies beside the shim from before the configuration changes until containerd has read it: an installer that was
+/// Lies in our directory from before the configuration changes until containerd has read it: an installer that was
 /// killed in between must restart although the bytes are right already.
-const PENDING: &str = ".restart-pending";
+const PENDING: &str = "restart-pending";
 
 /// A node, and what is to be done with it.
 #[derive(Clone, Debug)]
@@ -35,8 +34,8 @@ pub struct Node {
     pub distribution: Distribution,
     /// The release: `namespace/name`.
     pub owner: String,
-    /// The host's directory for the shim; the installer's alone.
-    pub bin_dir: String,
+    /// The host's directory for the shim and what belongs to it; the installer's alone.
+    pub directory: String,
     /// The configuration, where it is not in the distribution's place.
     pub config: Option<String>,
     /// containerd's socket, likewise.
@@ -72,24 +71,29 @@ impl Node {
         self.at(self.socket.as_deref().unwrap_or(self.layout().socket))
     }
 
-    fn shim_path(&self) -> String {
-        format!("{}/{SHIM}", self.bin_dir.trim_end_matches('/'))
-    }
-
     fn pending_path(&self) -> PathBuf {
-        self.at(&self.bin_dir).join(PENDING)
+        self.at(&self.directory).join(PENDING)
     }
 
-    fn wanted(&self, handlers: &[Handler]) -> Wanted {
+    /// Removes the directories of our own that are empty.
+    fn remove_directories(&self) -> Result<(), NodeError> {
+        for path in ["bin", "etc", ""] {
+            write::remove_if_empty(&self.at(&self.directory).join(path))?;
+        }
+        Ok(())
+    }
+
+    fn wanted(&self, handlers: &[Handler], containerd: &RuntimeVersion) -> Wanted {
         Wanted {
             handlers: handlers.to_vec(),
-            shim: self.shim_path(),
+            directory: self.directory.clone(),
             owner: self.owner.clone(),
+            named_by_path: !containerd.knows_runtime_path(),
         }
     }
 
     /// containerd answers, and is one that the shim works with.
-    fn check_containerd(&self) -> Result<String, NodeError> {
+    fn check_containerd(&self) -> Result<RuntimeVersion, NodeError> {
         let path = self.socket_path();
         let version = cri::version(&path).map_err(|source| NodeError::NoContainerd {
             distribution: self.distribution,
@@ -101,7 +105,15 @@ impl Node {
                 version: version.version,
             });
         }
-        Ok(format!("{} {}", version.name, version.version))
+        Ok(version)
+    }
+
+    /// What containerd answers about its handlers.
+    fn handlers(&self) -> Result<Vec<String>, NodeError> {
+        cri::handlers(&self.socket_path()).map_err(|source| NodeError::NoContainerd {
+            distribution: self.distribution,
+            source,
+        })
     }
 
     /// The unit to restart and the systemd to ask for it, found before anything is changed.

@@ -1,8 +1,8 @@
 //! Uninstall: the configuration, then the restart, and only when containerd has forgotten the handlers, the binary.
 //! The other way round, every pod of the class would lose what it needs to be cleaned up.
 
-use super::{Node, NodeError, Report, lines, read, write};
-use crate::config::block;
+use super::{Node, NodeError, Report, artifacts, lines, read, write};
+use crate::config::{Handler, block};
 use crate::plan;
 
 /// Gives the node's files back the bytes that they had before [`super::install`], and takes the shim away.
@@ -33,7 +33,6 @@ pub fn uninstall(node: &Node, force: bool) -> Result<Report, NodeError> {
     }
     let plan = plan::uninstall(&facts, &node.owner);
     let pending = node.pending_path().exists();
-    let target = node.at(&node.shim_path());
     if node.dry_run {
         report.extend(lines(&plan).into_iter().map(|line| format!("would have {line}")));
         return Ok(report);
@@ -47,20 +46,22 @@ pub fn uninstall(node: &Node, force: bool) -> Result<Report, NodeError> {
             systemd.restart(unit, node.patience)?;
             report.push(format!("restarted {unit}"));
         }
-        let shim = node.shim_path();
-        node.wait_for(|names| {
-            !names
-                .iter()
-                .any(|name| name == "nucleus" || name.starts_with("nucleus-"))
-        })?;
-        report.push(format!("containerd has forgotten the handlers of {shim}"));
+        let ours = |name: &String| {
+            let mut before = plan.changes.iter().filter_map(|change| change.before.as_deref());
+            Handler::ALL.iter().any(|handler| handler.name() == name)
+                && before.any(|text| text.contains(&format!("runtimes.{name}]")))
+        };
+        node.wait_for(|names| !names.iter().any(ours))?;
+        report.push("containerd has forgotten the handlers".to_owned());
         write::remove(&node.pending_path())?;
     }
-    if target.exists() {
-        write::remove(&target)?;
-        report.push(format!("removed {}", node.shim_path()));
+    for path in artifacts::paths(node) {
+        if node.at(&path).exists() {
+            write::remove(&node.at(&path))?;
+            report.push(format!("removed {path}"));
+        }
     }
-    write::remove_if_empty(super::parent(&target))?;
+    node.remove_directories()?;
     if report.is_empty() {
         report.push("nothing of this release is here".to_owned());
     }

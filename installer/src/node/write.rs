@@ -68,7 +68,7 @@ pub(super) fn remove_if_empty(directory: &Path) -> Result<(), NodeError> {
         Err(error)
             if matches!(
                 error.kind(),
-                // A directory that is mounted into our container is busy: an empty one stays then.
+                // A directory that is mounted into our container is busy: it stays, empty.
                 io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
             ) =>
         {

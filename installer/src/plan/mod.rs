@@ -41,10 +41,12 @@ pub struct File {
 pub struct Wanted {
     /// The handlers that containerd is to know.
     pub handlers: Vec<Handler>,
-    /// The shim's path on the node.
-    pub shim: String,
+    /// The host's directory of our own files.
+    pub directory: String,
     /// The release: `namespace/name`.
     pub owner: String,
+    /// containerd finds a shim beside its own programs by path alone, as 1.6 does.
+    pub named_by_path: bool,
 }
 
 /// A file that changes.
@@ -125,11 +127,17 @@ pub fn install(facts: &Facts, wanted: &Wanted) -> Result<Plan, PlanError> {
     if made.file && (base.is_empty() || PREAMBLES.contains(&base.as_str())) {
         base.clone_from(&place.preamble);
     }
-    let tables: Vec<String> = wanted
+    let mut tables: Vec<String> = wanted
         .handlers
         .iter()
-        .map(|handler| handler.toml(place.version, &wanted.shim))
+        .map(|handler| handler.toml(place.version, &wanted.directory, wanted.named_by_path))
         .collect();
+    if facts.distribution.layout().method == Method::File
+        && !place.version.merges_imports()
+        && parse(&place.path, &base)?.handlers().is_empty()
+    {
+        tables.insert(0, place.version.default_handler());
+    }
     let text = block::append(&base, &wanted.owner, made, &tables.join("\n"));
     if !place.is_template {
         let understood = Document::parse(&text).map(|document| document.handlers());

@@ -9,8 +9,9 @@ const ROOT: &str = "/etc/containerd/config.toml";
 fn wanted() -> Wanted {
     Wanted {
         handlers: vec![Handler::Nucleus],
-        shim: "/opt/nucleus/bin/containerd-shim-nucleus-v2".to_owned(),
+        directory: "/opt/nucleus".to_owned(),
         owner: "kube-system/nucleus".to_owned(),
+        named_by_path: false,
     }
 }
 
@@ -96,6 +97,38 @@ fn the_plugin_is_named_by_the_version_that_the_file_says() {
         assert_eq!(path, ROOT);
         assert!(written.starts_with(text) && written.contains(key), "{written}");
         assert!(plan.restart);
+    }
+}
+
+#[test]
+fn a_handler_with_a_policy_of_its_own_gets_its_path_in_every_version() {
+    for version in 1..=4 {
+        let both = Wanted {
+            handlers: Handler::ALL.to_vec(),
+            ..wanted()
+        };
+        let plan = install(&containerd(&format!("version = {version}\n")), &both).unwrap();
+        let (_, text) = only(&plan);
+        assert!(
+            text.contains("runtimes.nucleus-production.options]\n    ConfigPath = \"/opt/nucleus/etc/"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn before_containerd_2_the_default_handler_is_written_where_none_is_configured() {
+    for (text, with) in [
+        ("version = 2\n", true),
+        ("", true),
+        (
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.kata]\nruntime_type = 'x'\n",
+            false,
+        ),
+        ("version = 3\n", false),
+    ] {
+        let plan = install(&containerd(text), &wanted()).unwrap();
+        assert_eq!(only(&plan).1.contains("runtimes.runc]"), with, "{text}");
     }
 }
 
