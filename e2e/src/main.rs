@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod chart_suite;
 mod churn;
 mod client_suite;
 mod container;

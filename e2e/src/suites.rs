@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{churn, client_suite, cri, hardening, harness, node_suite, prepare, task, unit};
+use crate::{chart_suite, churn, client_suite, cri, hardening, harness, node_suite, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -21,6 +21,7 @@ Suites:
   cri     critest, Kubernetes' tests of a CRI runtime: what passes with handler runc has to pass with handler nucleus
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated machine; only where it is named
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
+  chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -112,7 +113,7 @@ impl TestArgs {
     }
 
     fn check(&self) -> Result<()> {
-        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME, node_suite::NAME]
+        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME, node_suite::NAME, chart_suite::NAME]
             .into_iter()
             .chain(SUITES.iter().map(|suite| suite.name))
             .collect();
@@ -151,6 +152,9 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
             println!("node: {title}");
         }
     }
+    if args.wants_foreign(chart_suite::NAME) {
+        count += chart_suite::list(&args.filter);
+    }
     println!("{count} behaviours");
     Ok(ExitCode::SUCCESS)
 }
@@ -163,9 +167,11 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     if args.wants(UNIT) && choice.filter.is_empty() {
         results.push((UNIT, unit::run().await?));
     }
-    let (with_client, with_cri) = (args.wants_foreign(client_suite::NAME), args.wants_foreign(cri::NAME));
+    let with = |suite: &str| args.wants_foreign(suite);
+    let (with_client, with_cri, with_chart) = (with(client_suite::NAME), with(cri::NAME), with(chart_suite::NAME));
     let with_node = args.wants_node();
-    if with_client || with_cri || with_node || SUITES.iter().any(|suite| args.wants(suite.name)) {
+    let others = with_client || with_cri || with_chart || with_node;
+    if others || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
         if with_client {
             let tally = client_suite::run(&tools, &choice.runtimes, &args.filter).await?;
@@ -178,6 +184,10 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         if with_node {
             let tally = node_suite::run(&tools, &choice.runtimes, &args.filter).await?;
             results.push((node_suite::NAME, tally));
+        }
+        if with_chart {
+            let tally = chart_suite::run(&tools, &choice.versions, &args.filter).await?;
+            results.push((chart_suite::NAME, tally));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));

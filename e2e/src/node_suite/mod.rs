@@ -147,6 +147,7 @@ pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
         busybox: "/bin/busybox".into(),
         probe: args.payload.join("probe"),
         shim: args.payload.join("shim"),
+        installer: PathBuf::new(),
     });
     let choice = Choice {
         filter: args.filter,

@@ -1,4 +1,4 @@
-//! Our own static binaries: the shim under test, and the small program in the test image.
+//! Our own static binaries: the shim under test, the small program in the test image, the node installer.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,10 @@ pub struct Binaries {
     pub probe: PathBuf,
     /// A directory that holds the shim alone: it goes on containerd's PATH.
     pub shim: PathBuf,
+    pub installer: PathBuf,
 }
 
-/// Builds the probe, and the shim unless one was given.
+/// Builds the probe and the installer, and the shim unless one was given.
 pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
     let architecture = std::env::consts::ARCH;
     let musl = format!("{architecture}-unknown-linux-musl");
@@ -45,6 +46,8 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
             triple,
             "--package",
             "probe",
+            "--package",
+            "installer",
         ])
         .current_dir(root());
     if libc == Libc::Gnu {
@@ -58,7 +61,7 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
         build.args(["--package", "shim"]);
     }
     step(
-        &format!("build the shim and the probe ({triple}, {profile})"),
+        &format!("build the shim, the probe and the installer ({triple}, {profile})"),
         &mut build,
     )
     .await?;
@@ -72,6 +75,7 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
     Ok(Binaries {
         probe: built.join("probe"),
         shim: alone(&shim)?,
+        installer: built.join("nucleus-installer"),
     })
 }
 

@@ -29,6 +29,15 @@ pub const CONTAINERD: Group = Group {
     tests: &[],
 };
 
+/// helm.
+pub const HELM: Group = Group {
+    name: "helm",
+    what: "build helm 4.3.1 (about three minutes, once)",
+    tags: "",
+    ldflags: "-s -w -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+    tests: &[],
+};
+
 impl Group {
     /// A directory with all of it, built unless that was done before.
     pub async fn build(&self) -> Result<PathBuf> {

@@ -52,6 +52,8 @@ pub struct Tools {
     pub probe: PathBuf,
     /// A directory with containerd-shim-nucleus-v2 alone.
     pub shim: PathBuf,
+    /// The node installer.
+    pub installer: PathBuf,
 }
 
 /// The repository's root.
@@ -78,6 +80,7 @@ pub async fn prepare(args: &PrepareArgs) -> Result<Tools> {
         busybox: packages.busybox,
         probe: binaries.probe,
         shim: binaries.shim,
+        installer: binaries.installer,
     })
 }
 
@@ -93,6 +96,7 @@ pub async fn report(args: PrepareArgs) -> Result<ExitCode> {
         ("runc", &tools.runc),
         ("busybox", &tools.busybox),
         ("probe", &tools.probe),
+        ("installer", &tools.installer),
     ] {
         println!("{name:<17} {}", path.display());
     }
