@@ -18,7 +18,7 @@ Suites:
   unit    the crates' own tests, clippy and rustfmt
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
-  cri     critest, Kubernetes' tests of a CRI runtime: what passes with handler runc has to pass with handler nucleus
+  cri     pods through containerd's CRI service: Kubernetes' critest, compared with handler runc, and behaviours of our own
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated machine; only where it is named
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
@@ -144,6 +144,12 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
     for (name, line) in [(client_suite::NAME, client_suite::LIST), (cri::NAME, cri::LIST)] {
         if args.wants_foreign(name) {
             println!("{line}");
+        }
+    }
+    if args.wants_foreign(cri::NAME) {
+        for line in cri::list(&args.filter) {
+            println!("{line}");
+            count += 1;
         }
     }
     if args.wants_node() {

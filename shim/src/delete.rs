@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn remove_socket(bundle: &Path) -> Result<(), socket::Error> {
-    // Only the bundle for which the shim was started has the file; a shim that ended in good order removed its socket.
+    // A shim that lives, with the pod's other containers, keeps its socket; one that ended in good order removed it.
     if let Ok(address) = std::fs::read_to_string(bundle.join(ADDRESS_FILE))
         && let Some(path) = address.strip_prefix("unix://")
     {

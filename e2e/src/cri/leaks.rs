@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use crate::context::Runtime;
 use crate::leaks::socket_path;
 use crate::processes;
 
@@ -17,9 +18,15 @@ use super::daemon::{CriDaemon, NAMESPACE};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks until nothing is left, or time is up.
-pub async fn left_behind(daemon: &CriDaemon) -> Vec<String> {
+pub async fn left_behind(daemon: &CriDaemon, runtime: Runtime) -> Vec<String> {
     let log = fs::read_to_string(daemon.log()).unwrap_or_default();
     let names = names(&log);
+    if runtime == Runtime::Runc {
+        // Its shims leave their sockets when they are killed: they are removed, not told.
+        for name in &names {
+            fs::remove_file(socket_path(daemon, NAMESPACE, name)).ok();
+        }
+    }
     let begun = Instant::now();
     loop {
         let found = look(daemon, &names);

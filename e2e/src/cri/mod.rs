@@ -1,12 +1,15 @@
 //! The suite `cri`: what Kubernetes asks of a runtime through containerd's CRI service. critest, Kubernetes' own tests, runs
-//! with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the second.
+//! with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the second. What
+//! critest does not ask is asked by behaviours of our own.
 
+mod behaviours;
 mod busybox;
 mod critest;
 mod daemon;
 mod images;
 mod leaks;
 mod network;
+mod pods;
 
 use std::rc::Rc;
 
@@ -24,10 +27,17 @@ use daemon::{CriDaemon, Kit};
 /// The suite's name.
 pub const NAME: &str = "cri";
 
-/// What `--list` says of it: the names are critest's.
+/// What `--list` says of critest: the names are its own.
 pub const LIST: &str = "cri: every spec of critest 1.36.0 but those about images";
 
-/// Runs critest with each runtime on each containerd and compares by name. Filters are names of specs or parts of them.
+/// Names of the behaviours that a filter leaves.
+pub fn list(filter: &[String]) -> impl Iterator<Item = String> {
+    let wanted = behaviours::BEHAVIOURS.iter().filter(|one| one.is_wanted(filter));
+    wanted.map(|one| format!("{NAME}: pods/{}", one.name))
+}
+
+/// Runs critest with each runtime on each containerd and compares by name; then what is our own. Filters that begin with
+/// `pods/` are parts of our behaviours' names, others are of specs.
 pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], filter: &[String]) -> Result<Tally> {
     let kit = Kit::prepare(tools).await?;
     let mut tally = Tally::default();
@@ -50,21 +60,28 @@ pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], 
             .iter()
             .map(|&runtime| one(tools, &kit, &comparison, version, runtime, filter));
         let mut yardstick: Option<Report> = None;
-        for (runtime, (report, left)) in runtimes.iter().zip(try_join_all(runs).await?) {
-            tally.add(if *runtime == Runtime::Runc {
-                let own = comparison.of_runc(&report, runtimes.len() == 1);
+        for (runtime, run) in runtimes.iter().zip(try_join_all(runs).await?) {
+            tally.add(run.behaviours);
+            tally.add(comparison.left_behind(*runtime, &run.left));
+            let Some(report) = run.specs else { continue };
+            if *runtime == Runtime::Runc {
+                tally.add(comparison.of_runc(&report, runtimes.len() == 1));
                 yardstick = Some(report);
-                own
             } else {
-                comparison.compare(&report, yardstick.as_ref())
-            });
-            tally.add(comparison.left_behind(*runtime, &left));
+                tally.add(comparison.compare(&report, yardstick.as_ref()));
+            }
         }
     }
     Ok(tally)
 }
 
-/// One run, and what was left behind after it.
+struct Run {
+    specs: Option<Report>,
+    behaviours: Tally,
+    left: Vec<String>,
+}
+
+/// One run of everything, and what was left behind after it.
 async fn one(
     tools: &Tools,
     kit: &Kit,
@@ -72,19 +89,46 @@ async fn one(
     version: Version,
     runtime: Runtime,
     filter: &[String],
-) -> Result<(Report, Vec<String>)> {
+) -> Result<Run> {
     let daemon = CriDaemon::start(tools, kit, version).await?;
+    let (ours, theirs): (Vec<String>, Vec<String>) = filter.iter().cloned().partition(|text| text.starts_with("pods/"));
+    let all = filter.is_empty();
     let log = format!("critest-{}-{}", runtime.short_name(), version.name());
-    let mut report = critest::run(&daemon, runtime, filter, &format!("{log}.log")).await?;
+    let specs = if all || !theirs.is_empty() {
+        Some(specs(&daemon, comparison, runtime, &theirs, &log).await?)
+    } else {
+        None
+    };
+    let behaviours = if all || !ours.is_empty() {
+        behaviours::run(&daemon, runtime, &ours).await?
+    } else {
+        Tally::default()
+    };
+    let left = leaks::left_behind(&daemon, runtime).await;
+    // For whoever has to find out why.
+    let kept = target().join(format!("e2e/{log}-containerd.log"));
+    std::fs::copy(daemon.log(), &kept).with_context(|| format!("write {}", kept.display()))?;
+    Ok(Run {
+        specs,
+        behaviours,
+        left,
+    })
+}
+
+/// critest, and once more what failed of it.
+async fn specs(
+    daemon: &CriDaemon,
+    comparison: &Comparison,
+    runtime: Runtime,
+    filter: &[String],
+    log: &str,
+) -> Result<Report> {
+    let mut report = critest::run(daemon, runtime, filter, &format!("{log}.log")).await?;
     let failed = report.results().filter(|(_, result)| result.verdict == Verdict::Failed);
     let again: Vec<String> = failed.map(|(name, _)| critest::pattern(name)).collect();
     if (1..=MOST_AGAIN).contains(&again.len()) {
         comparison.tell_again(runtime, &report);
-        report.replace(critest::run(&daemon, runtime, &again, &format!("{log}-again.log")).await?);
+        report.replace(critest::run(daemon, runtime, &again, &format!("{log}-again.log")).await?);
     }
-    let left = leaks::left_behind(&daemon).await;
-    // For whoever has to find out why.
-    let kept = target().join(format!("e2e/{log}-containerd.log"));
-    std::fs::copy(daemon.log(), &kept).with_context(|| format!("write {}", kept.display()))?;
-    Ok((report, left))
+    Ok(report)
 }

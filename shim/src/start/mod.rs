@@ -97,8 +97,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let directory = request.socket_directory.as_deref().unwrap_or(socket::DEFAULT_DIRECTORY);
     let path = socket::path(directory, &request.address, &args.namespace, &group);
     let address = format!("unix://{}", path.display());
-    if let Socket::New(listener) = socket::open(&path)? {
-        let served = write_address(&address)
+    let socket = socket::open(&path)?;
+    // Every container's bundle has it, also where the shim is another one's: without, containerd 1.6 and 1.7 take the shim for
+    // dead after a restart of theirs.
+    let written = write_address(&address);
+    if let Socket::New(listener) = socket {
+        let served = written
             .and_then(|()| spawn(args, &request, &group, &path, listener))
             .and_then(|pid| place(pid, shim_cgroup.as_deref()));
         if let Err(error) = served {
@@ -106,6 +110,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
+    } else {
+        written?;
     }
     let mut stdout = io::stdout().lock();
     stdout
