@@ -101,6 +101,7 @@ pub async fn report(args: PrepareArgs) -> Result<ExitCode> {
         println!("{name:<17} {}", path.display());
     }
     println!("{:<17} {}", "shim", tools.shim.display());
+    println!("{:<17} {}", "gvisor", go_tools::GVISOR.build().await?.display());
     Ok(ExitCode::SUCCESS)
 }
 
