@@ -143,6 +143,7 @@ mod tests {
                 poststop: vec![],
                 annotations: vec![],
                 policy: Some(Policy::default()),
+                sandbox: None,
             };
             record.write(&bundle).unwrap();
         };

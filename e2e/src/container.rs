@@ -316,7 +316,7 @@ impl<'a> Container<'a> {
     }
 }
 
-/// Where the mapped root of a user namespace finds its files.
+/// Containers on a root filesystem of the test's own.
 impl<'a> Builder<'a> {
     /// Puts the container into a user namespace whose ids 0… are the host's 100000…, on a root filesystem of its own.
     pub async fn rootless_root(mut self, ctx: &Ctx) -> Result<Self> {

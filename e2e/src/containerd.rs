@@ -45,6 +45,8 @@ pub struct Daemon {
     path: String,
     /// What containerd and the programs that talk with its CRI are started through.
     launcher: Vec<String>,
+    /// nucleus' configuration of the node, where it has one.
+    node: Option<PathBuf>,
     child: RefCell<Option<Child>>,
     channel: RefCell<Option<Channel>>,
     /// Told by `--keep`: leave it running when this value goes.
@@ -103,6 +105,7 @@ impl Daemon {
             binaries,
             path,
             launcher: setup.launcher,
+            node: tools.node.clone(),
             child: RefCell::new(None),
             channel: RefCell::new(None),
             keep: Cell::new(false),
@@ -274,6 +277,7 @@ level = "{log_level}"
     fn with_environment(&self, mut command: Command) -> Command {
         command
             .env("PATH", &self.path)
+            .envs(self.node.iter().map(|path| ("NUCLEUS_CONFIG", path)))
             .env_remove("CONTAINERD_ADDRESS")
             .env_remove("CONTAINERD_NAMESPACE");
         command

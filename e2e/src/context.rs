@@ -28,13 +28,16 @@ pub enum Runtime {
     /// Ours
     #[value(name = "io.containerd.nucleus.v2", alias = "nucleus")]
     Nucleus,
+    /// Ours with `runtime = "gvisor"`: what the suite `gvisor` runs on
+    #[value(skip)]
+    Gvisor,
 }
 
 impl Runtime {
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "io.containerd.runc.v2",
-            Self::Nucleus => "io.containerd.nucleus.v2",
+            Self::Nucleus | Self::Gvisor => "io.containerd.nucleus.v2",
         }
     }
 
@@ -42,6 +45,7 @@ impl Runtime {
         match self {
             Self::Runc => "runc",
             Self::Nucleus => "nucleus",
+            Self::Gvisor => "gvisor",
         }
     }
 
@@ -49,7 +53,7 @@ impl Runtime {
     pub fn binary(self) -> &'static str {
         match self {
             Self::Runc => "containerd-shim-runc-v2",
-            Self::Nucleus => "containerd-shim-nucleus-v2",
+            Self::Nucleus | Self::Gvisor => "containerd-shim-nucleus-v2",
         }
     }
 }
@@ -90,7 +94,7 @@ impl Ctx {
     }
 
     pub fn is_nucleus(&self) -> bool {
-        self.runtime == Runtime::Nucleus
+        self.runtime != Runtime::Runc
     }
 
     pub fn is_containerd_2(&self) -> bool {

@@ -27,6 +27,7 @@ pub struct Behaviour {
     old_runc_differs: Option<&'static str>,
     new_runc_differs: Option<&'static str>,
     needs_containerd_2: Option<&'static str>,
+    gvisor_differs: Option<&'static str>,
     own_containerd: bool,
     patience: Duration,
 }
@@ -56,6 +57,12 @@ impl Behaviour {
         self
     }
 
+    /// Says why gVisor cannot do this.
+    pub fn gvisor_differs(&mut self, reason: &'static str) -> &mut Self {
+        self.gvisor_differs = Some(reason);
+        self
+    }
+
     /// Gives the test a containerd of its own, because it stops it.
     pub fn own_containerd(&mut self) -> &mut Self {
         self.own_containerd = true;
@@ -68,6 +75,11 @@ impl Behaviour {
         self
     }
 
+    /// A limit so many times as long.
+    pub fn be_patient(&mut self, times: u32) {
+        self.patience *= times;
+    }
+
     fn reason_to_skip(&self, runtime: Runtime, version: Version) -> Option<&'static str> {
         let by_version = if version == Version::V1 {
             self.old_runc_differs
@@ -76,6 +88,11 @@ impl Behaviour {
         };
         if runtime == Runtime::Runc
             && let Some(reason) = self.differs.or(by_version)
+        {
+            return Some(reason);
+        }
+        if runtime == Runtime::Gvisor
+            && let Some(reason) = self.gvisor_differs
         {
             return Some(reason);
         }
@@ -115,11 +132,17 @@ impl Registry {
             old_runc_differs: None,
             new_runc_differs: None,
             needs_containerd_2: None,
+            gvisor_differs: None,
             own_containerd: false,
             patience: crate::node::patience(30),
         });
         let last = self.behaviours.len() - 1;
         &mut self.behaviours[last]
+    }
+
+    /// Those that were added so far.
+    pub fn behaviours(&mut self) -> &mut Vec<Behaviour> {
+        &mut self.behaviours
     }
 
     pub fn into_behaviours(self) -> Vec<Behaviour> {

@@ -13,6 +13,7 @@ mod demo;
 mod events;
 mod exec;
 mod expect;
+mod gvisor;
 mod hardening;
 mod harness;
 mod image;

@@ -9,7 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{chart_suite, churn, client_suite, cri, hardening, harness, node_suite, prepare, task, unit};
+use crate::{chart_suite, churn, client_suite, cri, gvisor, hardening, harness, node_suite, prepare, task, unit};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -22,6 +22,7 @@ Suites:
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated machine; only where it is named
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
+  gvisor  the behaviours of `task` that gVisor can have, with its runtime set to gvisor; what is particular to it
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -58,7 +59,7 @@ struct Suite {
 }
 
 /// Suites that are made of behaviours; `unit` is made of commands.
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     Suite {
         name: "task",
         register: task::register,
@@ -66,6 +67,10 @@ const SUITES: [Suite; 3] = [
     Suite {
         name: hardening::NAME,
         register: hardening::register,
+    },
+    Suite {
+        name: gvisor::NAME,
+        register: gvisor::register,
     },
     Suite {
         name: "churn",
@@ -196,6 +201,12 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
             results.push((chart_suite::NAME, tally));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
+            if suite.name == gvisor::NAME {
+                if choice.runtimes.contains(&Runtime::Nucleus) {
+                    results.push((suite.name, gvisor::run(behaviours(suite), &choice, &tools).await?));
+                }
+                continue;
+            }
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
             if suite.name == hardening::NAME {
                 println!("{}", hardening::summary());

@@ -1,10 +1,12 @@
 //! Containers, from an OCI bundle to clean-up: no tokio, no ttrpc, no containerd.
 //!
 //! A container's way through this crate: [`bundle`] reads and checks, [`plan`] translates into one value that says
-//! everything, [`native`] carries it out with the kernel's own means, [`record`] keeps on disk what clean-up needs.
+//! everything, [`backend`] carries it out ([`native`] with the kernel's own means, [`gvisor`] through runsc), [`record`] keeps on disk what clean-up needs.
 
+pub mod backend;
 pub mod bundle;
 pub mod cgroup;
+pub mod gvisor;
 pub mod hooks;
 pub mod host;
 pub mod mounts;

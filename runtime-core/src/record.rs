@@ -43,6 +43,9 @@ pub struct Record {
     /// What the node demanded of it, and who decided each setting.
     #[serde(default)]
     pub policy: Option<crate::policy::Policy>,
+    /// The directory of the gVisor sandbox that this container is the first of.
+    #[serde(default)]
+    pub sandbox: Option<PathBuf>,
 }
 
 /// Why a record cannot be written or read. Each variant names the file.
@@ -248,6 +251,7 @@ mod tests {
             }],
             annotations: vec![("a".into(), "b".into())],
             policy: Some(crate::policy::Policy::default()),
+            sandbox: None,
         }
     }
 

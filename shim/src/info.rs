@@ -6,7 +6,11 @@ use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use protobuf::well_known_types::any::Any;
 use protobuf::{Message as _, MessageField};
 
+use runtime_core::backend::Choice;
+use runtime_core::policy;
+
 use crate::input;
+use crate::service::options::Options;
 
 /// Name of the runtime, as `runtime_type` in containerd's configuration has it.
 pub const NAME: &str = "io.containerd.nucleus.v2";
@@ -54,11 +58,11 @@ fn info(options: &[u8]) -> Result<RuntimeInfo, Error> {
         revision: REVISION.into(),
         ..RuntimeVersion::new()
     };
-    let features = features()?;
     let options = match options {
         [] => MessageField::none(),
         bytes => MessageField::some(Any::parse_from_bytes(bytes).map_err(Error::Options)?),
     };
+    let features = features(options.as_ref())?;
     Ok(RuntimeInfo {
         name: NAME.into(),
         version: MessageField::some(version),
@@ -72,8 +76,14 @@ fn info(options: &[u8]) -> Result<RuntimeInfo, Error> {
     })
 }
 
-fn features() -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(&runtime_core::host::features()).map_err(Error::Features)
+/// Those of the runtime that this handler's containers get. A configuration that cannot be used is told by each Create.
+fn features(options: Option<&Any>) -> Result<Vec<u8>, Error> {
+    let handler = Options::parse(options)
+        .map(|options| options.policy)
+        .unwrap_or_default();
+    let node = policy::node::read().unwrap_or_default();
+    let choice = policy::resolve(&node, &handler, []).map_or(Choice::Native, |policy| Choice::of(&policy));
+    serde_json::to_vec(&choice.features()).map_err(Error::Features)
 }
 
 /// Prints the version as containerd's own shims do for `-v`.
@@ -95,6 +105,27 @@ mod tests {
         let info = info(&options.write_to_bytes().unwrap()).unwrap();
         assert_eq!(info.options.as_ref(), Some(&options));
         assert_eq!(info.name, NAME);
+    }
+
+    #[test]
+    fn a_handler_of_gvisor_does_not_claim_what_the_native_runtime_can() {
+        let body = "runtime = \"gvisor\"\n";
+        let mut value = vec![0x1a, u8::try_from(body.len()).unwrap()];
+        value.extend(body.as_bytes());
+        let options = Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value,
+            ..Any::new()
+        };
+        let features = |options: &[u8]| -> serde_json::Value {
+            serde_json::from_slice(&info(options).unwrap().features.value).unwrap()
+        };
+        let idmap = "/linux/mountExtensions/idmap/enabled";
+        assert_eq!(features(&[]).pointer(idmap), Some(&true.into()));
+        assert_eq!(
+            features(&options.write_to_bytes().unwrap()).pointer(idmap),
+            Some(&false.into())
+        );
     }
 
     #[test]

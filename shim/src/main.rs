@@ -1,7 +1,8 @@
 //! `containerd-shim-nucleus-v2`: containerd's shim v2 protocol over runtime-core.
 //!
 //! One binary, several actions. containerd runs `start`, `delete` and `-info`; `start` runs `serve`, which is the shim; and
-//! `serve` runs `init` for each container. `start` and `delete` stand on every container's critical path: nothing is set up
+//! `serve` runs `init` for each container, or `runsc` for each
+//! call of gVisor's. `start` and `delete` stand on every container's critical path: nothing is set up
 //! here before it is known to be needed.
 
 mod args;
@@ -52,6 +53,9 @@ fn main() -> ExitCode {
         .is_some_and(|action| action == runtime_core::native::MEMBER_ACTION)
     {
         runtime_core::native::member_main();
+    }
+    if arguments.peek().is_some_and(|action| action == "runsc") {
+        runtime_core::gvisor::launcher_main();
     }
     match Args::parse(arguments).map_err(Error::Args).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@
 //! shim's behalf only for a moment (a hook, a process that is just being made) cannot be registered in time: so nothing is
 //! reaped while anything is in flight.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// How often its owner gets a turn before that: the event loop hears of a child by pidfd and by signal at the same time.
 const TURNS: usize = 3;
 
-static CHILDREN: Mutex<Option<HashSet<i32>>> = Mutex::new(None);
+/// How many go by each pid: every process in a sentry goes by the sentry's.
+static CHILDREN: Mutex<Option<HashMap<i32, usize>>> = Mutex::new(None);
 
 /// A child of ours that somebody waits for, until this is dropped.
 #[derive(Debug)]
@@ -30,25 +31,30 @@ pub struct Child(i32);
 impl Child {
     /// Has the reaper leave `pid` alone.
     pub fn register(pid: i32) -> Self {
-        children().get_or_insert_default().insert(pid);
+        *children().get_or_insert_default().entry(pid).or_default() += 1;
         Self(pid)
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if let Some(children) = children().as_mut() {
-            children.remove(&self.0);
+        if let Some(children) = children().as_mut()
+            && let Some(count) = children.get_mut(&self.0)
+        {
+            *count -= 1;
+            if *count == 0 {
+                children.remove(&self.0);
+            }
         }
     }
 }
 
-fn children() -> MutexGuard<'static, Option<HashSet<i32>>> {
+fn children() -> MutexGuard<'static, Option<HashMap<i32, usize>>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_known(pid: i32) -> bool {
-    children().as_ref().is_some_and(|children| children.contains(&pid))
+    children().as_ref().is_some_and(|children| children.contains_key(&pid))
 }
 
 /// Makes this process the parent of its descendants' orphans.
@@ -76,7 +82,7 @@ pub async fn run(shim: Arc<Shim>, mut child_ended: Signal) {
                 None => break,
                 Some(pid) if !is_known(pid) => reap(pid),
                 // A holder that ended before its container: its owner would wait for it only on delete.
-                Some(pid) if shim.end_holder(pid) => {}
+                Some(pid) if shim.end_helper(pid) => {}
                 // It hides all that ended after it.
                 Some(_) if turns < TURNS => {
                     turns += 1;

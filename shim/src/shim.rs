@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runtime_core::native::{self, Executable, Owner};
+use runtime_core::backend::{Backends, Owner};
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::container::{Container, Error};
@@ -25,7 +25,8 @@ pub struct Shim {
     pub publisher: Publisher,
     /// Whether anybody needs this shim.
     pub activity: watch::Sender<Activity>,
-    executable: Mutex<Option<Arc<Executable>>>,
+    /// What runs its containers.
+    pub backends: Backends,
     inner: Mutex<Inner>,
     blocking: watch::Sender<usize>,
     threads: Semaphore,
@@ -80,31 +81,21 @@ impl Shim {
     /// A shim without containers, serving on `socket`.
     pub fn new(namespace: String, group: String, socket: PathBuf, publisher: Publisher) -> Self {
         Self {
-            namespace,
             owner: Owner {
+                namespace: namespace.clone(),
                 group,
                 socket: Some(socket.clone()),
             },
+            namespace,
             publisher,
             activity: watch::Sender::default(),
-            executable: Mutex::default(),
+            backends: Backends::default(),
             inner: Mutex::default(),
             blocking: watch::Sender::new(0),
             threads: Semaphore::new(THREADS),
             shutdown: Notify::new(),
             socket,
         }
-    }
-
-    /// The binary that holders are executed from; cloned once. Blocks for a moment.
-    pub fn executable(&self) -> Result<Arc<Executable>, native::Error> {
-        let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(executable) = executable.as_ref() {
-            return Ok(Arc::clone(executable));
-        }
-        let detached = Arc::new(Executable::detach()?);
-        *executable = Some(Arc::clone(&detached));
-        Ok(detached)
     }
 
     /// Runs what blocks on a thread of its own, which ends with it: a thread that waits for more would keep its stack. Meanwhile
@@ -163,14 +154,14 @@ impl Shim {
         self.count(&inner);
     }
 
-    /// Reaps the holder that has `pid`, if one has: it ended before its container.
-    pub fn end_holder(&self, pid: i32) -> bool {
+    /// Reaps the helper (a native container's holder) that has `pid`, if one has: it ended before its container.
+    pub fn end_helper(&self, pid: i32) -> bool {
         let inner = self.inner();
         let containers = inner.containers.values().filter_map(|slot| match slot {
             Slot::Created(container) => Some(container),
             Slot::Reserved => None,
         });
-        containers.into_iter().any(|container| container.end_holder(pid))
+        containers.into_iter().any(|container| container.end_helper(pid))
     }
 
     /// Ends the shim unless it has containers; whether it does. From here on a `start` makes a new socket, and no container

@@ -62,7 +62,7 @@ pub async fn measure(
 
 fn subject(runtime: Option<Runtime>) -> Subject {
     match runtime {
-        Some(Runtime::Nucleus) => Subject::Nucleus,
+        Some(Runtime::Nucleus | Runtime::Gvisor) => Subject::Nucleus,
         Some(Runtime::Runc) => Subject::Runc,
         None => Subject::Client,
     }

@@ -148,6 +148,7 @@ pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
         probe: args.payload.join("probe"),
         shim: args.payload.join("shim"),
         installer: PathBuf::new(),
+        node: None,
     });
     let choice = Choice {
         filter: args.filter,

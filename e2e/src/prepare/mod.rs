@@ -54,6 +54,8 @@ pub struct Tools {
     pub shim: PathBuf,
     /// The node installer.
     pub installer: PathBuf,
+    /// What nucleus' configuration of the node is to be; none for its defaults.
+    pub node: Option<PathBuf>,
 }
 
 /// The repository's root.
@@ -81,7 +83,13 @@ pub async fn prepare(args: &PrepareArgs) -> Result<Tools> {
         probe: binaries.probe,
         shim: binaries.shim,
         installer: binaries.installer,
+        node: None,
     })
+}
+
+/// A directory with runsc and gVisor's own shim: only what is about gVisor waits for their build.
+pub async fn gvisor() -> Result<PathBuf> {
+    go_tools::GVISOR.build().await
 }
 
 /// `cargo e2e prepare`.
@@ -101,7 +109,7 @@ pub async fn report(args: PrepareArgs) -> Result<ExitCode> {
         println!("{name:<17} {}", path.display());
     }
     println!("{:<17} {}", "shim", tools.shim.display());
-    println!("{:<17} {}", "gvisor", go_tools::GVISOR.build().await?.display());
+    println!("{:<17} {}", "gvisor", gvisor().await?.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -30,36 +30,46 @@ use crate::harness::Registry;
 
 type Add = fn(&mut Registry);
 
+/// The suite's subjects.
+const SUBJECTS: &[(&str, Add)] = &[
+    ("lifecycle", lifecycle::register),
+    ("exec", exec::register),
+    ("io", io::register),
+    ("terminal", terminal::register),
+    ("signals", signals::register),
+    ("pause", pause::register),
+    ("namespaces", namespaces::register),
+    ("process", process::register),
+    ("capabilities", capabilities::register),
+    ("policy", policy::register),
+    ("landlock", landlock::register),
+    ("devices", devices::register),
+    ("mounts", mounts::register),
+    ("cgroups", cgroups::register),
+    ("hooks", hooks::register),
+    ("shim", shim::register),
+    ("update", update::register),
+    ("stats", stats::register),
+    ("events", events::register),
+    ("bad_input", bad_input::register),
+    ("crash", crash::register),
+    ("delete", delete::register),
+    ("grouping", grouping::register),
+    ("info", info::register),
+    ("ctr", ctr::register),
+];
+
 /// All behaviours of the suite.
 pub fn register(registry: &mut Registry) {
-    let subjects: [(&str, Add); _] = [
-        ("lifecycle", lifecycle::register),
-        ("exec", exec::register),
-        ("io", io::register),
-        ("terminal", terminal::register),
-        ("signals", signals::register),
-        ("pause", pause::register),
-        ("namespaces", namespaces::register),
-        ("process", process::register),
-        ("capabilities", capabilities::register),
-        ("policy", policy::register),
-        ("landlock", landlock::register),
-        ("devices", devices::register),
-        ("mounts", mounts::register),
-        ("cgroups", cgroups::register),
-        ("hooks", hooks::register),
-        ("shim", shim::register),
-        ("update", update::register),
-        ("stats", stats::register),
-        ("events", events::register),
-        ("bad_input", bad_input::register),
-        ("crash", crash::register),
-        ("delete", delete::register),
-        ("grouping", grouping::register),
-        ("info", info::register),
-        ("ctr", ctr::register),
-    ];
-    for (subject, add) in subjects {
+    for (subject, add) in SUBJECTS {
+        registry.subject(subject);
+        add(registry);
+    }
+}
+
+/// Those of some subjects.
+pub fn register_some(registry: &mut Registry, wanted: &[&str]) {
+    for (subject, add) in SUBJECTS.iter().filter(|(subject, _)| wanted.contains(subject)) {
         registry.subject(subject);
         add(registry);
     }

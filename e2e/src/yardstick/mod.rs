@@ -118,8 +118,8 @@ impl Comparison {
         }
         match (runtime, left.is_empty()) {
             (Runtime::Runc, _) => Tally::default(),
-            (Runtime::Nucleus, true) => counted(Verdict::Passed),
-            (Runtime::Nucleus, false) => counted(Verdict::Failed),
+            (_, true) => counted(Verdict::Passed),
+            (_, false) => counted(Verdict::Failed),
         }
     }
 

@@ -133,6 +133,11 @@ impl Tree {
         self.rootfs[0].as_fd()
     }
 
+    /// The sources of bind mounts, in the order of the container's mounts.
+    pub fn sources(&self) -> &[Option<OwnedFd>] {
+        &self.sources
+    }
+
     /// Everything but proc and what lies below it; then devices and links.
     pub fn attach_mounts(&mut self, container: &Container, hierarchies: &[HierarchyView]) -> Result<(), Error> {
         let procs: Vec<&str> = proc_destinations(container).collect();

@@ -82,6 +82,12 @@ fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
     if let Some(path) = &record.cgroup {
         Cgroup::open(path)?.delete(LIMIT)?;
     }
+    if let Some(directory) = &record.sandbox {
+        crate::gvisor::clean(directory).map_err(|error| Error::Io {
+            operation: "removing a sandbox's files",
+            source: io::Error::other(error),
+        })?;
+    }
     // Before the hooks: containerd gives all this five seconds, and a hook may take more.
     Record::remove(bundle)?;
     let state = hooks::State {

@@ -40,6 +40,7 @@ pub fn create(exe: &Executable, plan: &Plan, owner: &Owner, stdio: Stdio) -> Res
             _ => plan.container.annotations.clone(),
         },
         policy: Some(plan.policy.clone()),
+        sandbox: None,
     };
     // What the record names is killed by `clean`: it must not be another container's.
     Cgroup::open(&plan.cgroup)?.check_free()?;

@@ -6,7 +6,7 @@ use super::Error;
 use crate::{hooks, plan};
 
 /// Runs every poststop hook, whatever the others did; returns the failures.
-pub(super) fn poststop(hooks: &[plan::Hook], bundle: &Path, state: impl FnOnce() -> Vec<u8>) -> Vec<hooks::Error> {
+pub(crate) fn poststop(hooks: &[plan::Hook], bundle: &Path, state: impl FnOnce() -> Vec<u8>) -> Vec<hooks::Error> {
     if hooks.is_empty() {
         return Vec::new();
     }
@@ -17,7 +17,7 @@ pub(super) fn poststop(hooks: &[plan::Hook], bundle: &Path, state: impl FnOnce()
         .collect()
 }
 
-pub(super) fn state_of(container: &plan::Container, status: &str, pid: i32) -> Vec<u8> {
+pub(crate) fn state_of(container: &plan::Container, status: &str, pid: i32) -> Vec<u8> {
     hooks::State {
         id: &container.id,
         status,
@@ -29,7 +29,7 @@ pub(super) fn state_of(container: &plan::Container, status: &str, pid: i32) -> V
 }
 
 /// Runs `hooks` one after the other, in `cwd`, with the container's state on their stdin; the first failure ends it.
-pub(super) fn run_hooks<'a>(
+pub(crate) fn run_hooks<'a>(
     hooks: impl Iterator<Item = &'a plan::Hook>,
     container: &plan::Container,
     status: &str,

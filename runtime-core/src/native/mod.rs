@@ -17,7 +17,7 @@ mod identity;
 mod init;
 mod label;
 mod late;
-mod lifecycle_hooks;
+pub(crate) mod lifecycle_hooks;
 mod member;
 mod passwd;
 mod wire;
@@ -31,8 +31,10 @@ use crate::sys::process;
 pub use clean::{Cleaned, clean};
 pub use container::Container;
 pub use create::create;
+pub(crate) use holder::chain;
 pub use holder::holder_main;
 pub use member::{ACTION as MEMBER_ACTION, member_main};
+pub(crate) use wire::{from_memfd, memfd};
 
 /// Why something could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,10 @@ impl Executable {
                 source,
             })
     }
+
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.0)
+    }
 }
 
 /// The three standard streams; None is /dev/null. Not used by a process with a terminal.
@@ -120,7 +126,7 @@ impl ExitStatus {
 }
 
 impl Process {
-    fn new(pid: i32, pidfd: OwnedFd) -> Self {
+    pub(crate) fn new(pid: i32, pidfd: OwnedFd) -> Self {
         Self {
             pid,
             pidfd,
@@ -159,7 +165,7 @@ impl Process {
     }
 
     /// Waits for its end and reaps it.
-    fn wait(&self) -> Result<Option<ExitStatus>, Error> {
+    pub(crate) fn wait(&self) -> Result<Option<ExitStatus>, Error> {
         self.wait_with(|pidfd| process::reap(pidfd).map(Some))
     }
 
@@ -195,6 +201,7 @@ pub struct Launched {
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct Owner {
+    pub namespace: String,
     pub group: String,
     pub socket: Option<PathBuf>,
 }

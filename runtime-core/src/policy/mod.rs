@@ -10,6 +10,7 @@
 mod host_path;
 mod nearest;
 pub mod node;
+mod program;
 mod resolve;
 mod settings;
 #[cfg(test)]
@@ -18,9 +19,12 @@ pub mod toml;
 mod values;
 
 pub use host_path::gives_away;
+pub use program::{Digest, Paths};
 pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use settings::{Layer, Policy, SETTINGS, Setting};
-pub use values::{CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Proc, Runtime, Tier, Value};
+pub use values::{
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,
+};
 
 use std::fmt;
 

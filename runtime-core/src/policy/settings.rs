@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::program::{Digest, Paths};
 use super::resolve::decide;
-use super::values::{CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Proc, Runtime, Tier, Value};
+use super::values::{
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,
+};
 use super::{Decided, Error, nearest};
 
 /// What is known of one setting.
@@ -115,14 +118,31 @@ const PRODUCTION_CAPABILITIES: CapabilityLimit = CapabilityLimit::Only(
     | 1 << 10, // CAP_NET_BIND_SERVICE
 );
 
+fn runsc_paths() -> Paths {
+    Paths(vec!["/usr/local/bin/runsc".into(), "/usr/bin/runsc".into()])
+}
+
 settings! {
     /// Which defaults the other settings have. `agent`: what kubelet asked for, plus what no ordinary image notices.
     /// `production`: the stricter defaults that each setting names; what cannot be enforced stops the container.
     "mode" mode: Mode, Mode::Agent, Mode::Production, true;
 
-    /// What runs the containers: `native`, the kernel's own means, or `gvisor`, which this version does not have yet: it
-    /// refuses to create them. A pod chooses by its RuntimeClass.
+    /// What runs the containers: `native`, the kernel's own means, or `gvisor`, through `runsc`. A pod chooses by its
+    /// RuntimeClass.
     "runtime" runtime: Runtime, Runtime::Native, Runtime::Native, false;
+
+    /// Where `runsc` may be; the first that exists is taken. Every directory of the path and the file itself have to be root's,
+    /// writable by root alone, and no symbolic link.
+    "gvisor.path" gvisor_path: Paths, runsc_paths(), runsc_paths(), false;
+
+    /// The SHA-256 of the `runsc` that may be run.
+    "gvisor.sha256" gvisor_sha256: Digest, Digest::default(), Digest::default(), false;
+
+    /// What a sentry intercepts system calls with.
+    "gvisor.platform" gvisor_platform: Platform, Platform::Systrap, Platform::Systrap, false;
+
+    /// Whose network stack the containers of a sandbox use. Pods of the host's network have the host's, unless this is `none`.
+    "gvisor.network" gvisor_network: Network, Network::Sandbox, Network::Sandbox, false;
 
     /// Sets no_new_privs on every process, whatever the pod says (`allowPrivilegeEscalation`): no set-user-ID program and no
     /// file capability gives anything.

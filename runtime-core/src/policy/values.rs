@@ -18,7 +18,7 @@ pub enum Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn text(self) -> Option<&'a str> {
+    pub(super) fn text(self) -> Option<&'a str> {
         match self {
             Self::Toml(toml::Value::Text(text)) => Some(text),
             Self::Annotation(text) => Some(text),
@@ -26,7 +26,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    fn list(self) -> Option<Vec<&'a str>> {
+    pub(super) fn list(self) -> Option<Vec<&'a str>> {
         match self {
             Self::Toml(toml::Value::List(list)) => Some(list.iter().map(String::as_str).collect()),
             Self::Annotation(text) => Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()),
@@ -213,6 +213,28 @@ impl Value for u32 {
     fn stricter(&self, other: &Self) -> Self {
         *self.max(other)
     }
+}
+
+choice! {
+    /// What a sentry intercepts system calls with.
+    Platform: "\"systrap\", \"kvm\" or \"ptrace\"",
+    /// Signals and shared memory: everywhere, and fast.
+    Systrap = "systrap",
+    /// Hardware virtualisation: needs /dev/kvm.
+    Kvm = "kvm",
+    /// ptrace(2): everywhere, and slow.
+    Ptrace = "ptrace"
+}
+
+choice! {
+    /// Whose network stack the containers of a sandbox use.
+    Network: "\"host\", \"sandbox\" or \"none\"",
+    /// The host kernel's.
+    Host = "host",
+    /// The sentry's own, on the interfaces of the pod's network namespace.
+    Sandbox = "sandbox",
+    /// Only a loopback interface.
+    None = "none"
 }
 
 /// Capabilities that a container can have at most.

@@ -48,6 +48,28 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
     }
 }
 
+/// Sends all of `bytes` over a stream socket, `fds` with the first of them.
+pub fn send_stream(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let slices = [IoSlice::new(&bytes[sent..])];
+        match rustix::net::sendmsg(&socket, &slices, &mut control, SendFlags::NOSIGNAL) {
+            Ok(length) => {
+                sent += length;
+                control.clear();
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// One message; empty bytes when the other side is gone.
 pub fn receive(socket: impl AsFd) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; MAX_BYTES];

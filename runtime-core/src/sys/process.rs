@@ -313,6 +313,45 @@ pub fn execute<E>(
     Ok(io::Error::last_os_error())
 }
 
+/// Becomes the program that `program` refers to, with no environment, and the fds of `handed` at the numbers beside them; all others
+/// close. Returns why not. For a process of ours with one thread that has nothing else left to do: what was at those numbers
+/// is gone.
+pub fn become_program(program: impl AsFd, argv: &[&CStr], handed: &[(&std::os::fd::OwnedFd, i32)]) -> io::Error {
+    /// Above every number that is handed over.
+    const ABOVE: i32 = 64;
+    let argv: Vec<_> = argv.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
+    let envp = [ptr::null::<libc::c_char>()];
+    let program = program.as_fd().as_raw_fd();
+    let mut moved = Vec::with_capacity(handed.len());
+    for (fd, _) in handed {
+        match rustix::io::fcntl_dupfd_cloexec(fd, ABOVE) {
+            Ok(fd) => moved.push(fd),
+            Err(errno) => return errno.into(),
+        }
+    }
+    if let Err(error) = close_on_exec_from(3) {
+        return error;
+    }
+    for (fd, (_, target)) in moved.iter().zip(handed) {
+        // SAFETY: two numbers; the caller's promise for whoever owned the target.
+        if unsafe { libc::dup2(fd.as_raw_fd(), *target) } == -1 {
+            return io::Error::last_os_error();
+        }
+    }
+    // SAFETY: both arrays end with a null pointer and point to live, NUL-terminated strings; on success it never returns.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 /// Ends this process at once, running nothing that its parent's copy has registered.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: never returns.

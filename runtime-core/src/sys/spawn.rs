@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::fs::OFlags;
@@ -18,8 +18,18 @@ const STACK: usize = 16 * 1024;
 /// A read-only, detached clone of the mount that holds our own binary: what runs from it cannot be opened for writing,
 /// whoever asks and through whichever /proc link (CVE-2019-5736).
 pub fn detached_self() -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let fd = rustix::mount::open_tree(rustix::fs::CWD, c"/proc/self/exe", flags)?;
+    detached(rustix::fs::CWD, c"/proc/self/exe", OpenTreeFlags::empty())
+}
+
+/// The same of the file that `file`, an O_PATH fd, refers to: what is executed from it is what was opened, whatever its path
+/// says by then.
+pub fn detached_file(file: &OwnedFd) -> io::Result<OwnedFd> {
+    detached(file.as_fd(), c"", OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+fn detached(directory: BorrowedFd<'_>, path: &CStr, more: OpenTreeFlags) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | more;
+    let fd = rustix::mount::open_tree(directory, path, flags)?;
     set_attributes(
         &fd,
         false,

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use runtime_core::backend::{self, Choice, Launched, Stdio};
 use runtime_core::bundle::Bundle;
 use runtime_core::cgroup::{self, OomWatch};
 use runtime_core::host;
-use runtime_core::native::{self, Launched, Stdio};
 use runtime_core::plan::{self, Plan, RootfsMount};
 use runtime_core::policy::{self, Policy};
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ pub struct Request {
 }
 
 struct Created {
-    native: native::Container,
+    runtime: backend::Container,
     launched: Launched,
     plan: Arc<Plan>,
     oom: Option<OomWatch>,
@@ -59,23 +59,24 @@ impl Container {
                 .await??
         };
         let Created {
-            native,
+            runtime,
             launched,
             plan,
             oom,
         } = *created;
-        let holder = Child::register(native.holder_pid());
-        let (native, init) = (Arc::new(native), Arc::new(launched.process));
+        let helper = runtime.helper().map(Child::register);
+        let (runtime, init) = (Arc::new(runtime), Arc::new(launched.process));
         let child = Child::register(init.pid());
         if let Some(master) = launched.console
             && let Err(source) = io.attach_console(master)
         {
             // Nobody was told of it: it has to go again.
-            if let Err(error) = init.signal(libc::SIGKILL) {
+            let (killed, of) = (Arc::clone(&init), Arc::clone(&runtime));
+            if let Err(error) = shim.blocking(move || of.signal(&killed, libc::SIGKILL)).await? {
                 log::error!("kill container {id}: {}", chain(&error));
             }
             reap(init, child).await;
-            let deleted = shim.blocking(move || native.delete()).await?;
+            let deleted = shim.blocking(move || runtime.delete()).await?;
             if let Err(error) = deleted {
                 log::error!("delete container {id}: {}", chain(&error));
             }
@@ -97,9 +98,9 @@ impl Container {
             id,
             bundle,
             shim,
-            native,
+            runtime,
             io_owner,
-            holder: Mutex::new(Some(holder)),
+            helper: Mutex::new(helper),
         });
         container.init.launched(Arc::clone(&init), io);
         announce(&container);
@@ -140,13 +141,14 @@ fn build(
         source,
     })?;
     let policy = resolve(id, &bundle, options)?;
+    let choice = Choice::of(&policy);
     let request = plan::Request {
         id: id.to_owned(),
         rootfs,
         no_new_keyring: options.no_new_keyring,
         systemd_cgroup: options.systemd_cgroup,
         systemd: host::systemd_runs(),
-        host_capabilities: host::capabilities(),
+        host_capabilities: choice.capabilities(),
         lsms: host::lsms(),
         // A host without any is told by what makes the cgroups.
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
@@ -154,26 +156,19 @@ fn build(
         kernel: host::Kernel::read(&policy),
         policy,
     };
-    if request.policy.runtime.value == policy::Runtime::Gvisor {
-        return Err(Error::NoRuntime {
-            id: id.to_owned(),
-            by: request.policy.runtime.from,
-        });
-    }
     let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {
         id: id.to_owned(),
         source,
     })?;
-    let executable = shim.executable().map_err(Error::native("create", id))?;
-    let (native, launched) =
-        native::create(&executable, &plan, &shim.owner, stdio).map_err(Error::native("create", id))?;
+    let created = shim.backends.create(&choice, &plan, &shim.owner, stdio);
+    let (runtime, launched) = created.map_err(Error::runtime("create", id))?;
     // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
-    let oom = native
+    let oom = runtime
         .cgroup()
         .watch_oom()
         .inspect_err(|error| log::warn!("watch container {id} for OOM: {}", chain(error)));
     Ok(Box::new(Created {
-        native,
+        runtime,
         launched,
         plan: Arc::new(for_execs(plan)),
         oom: oom.ok(),

@@ -25,24 +25,26 @@ impl Container {
         let _alone = self.exclusive.write().await;
         self.allow(Operation::Delete)?;
         if self.state() == State::Created
-            && let Some(init) = self.init.native()
+            && let Some(init) = self.init.runtime()
         {
             // Never started: it goes with its container, and its exit is told first.
-            init.signal(libc::SIGKILL).map_err(Error::native("delete", &self.id))?;
+            let (runtime, init) = (Arc::clone(&self.runtime), Arc::clone(init));
+            let killed = self.shim.blocking(move || runtime.signal(&init, libc::SIGKILL)).await?;
+            killed.map_err(Error::runtime("delete", &self.id))?;
         }
         let outcome = self.init.wait().await;
         drop(self.killing.write().await);
         self.init.drain(DRAIN).await;
-        let native = Arc::clone(&self.native);
+        let runtime = Arc::clone(&self.runtime);
         let warnings = self
             .shim
-            .blocking(move || native.delete())
+            .blocking(move || runtime.delete())
             .await?
-            .map_err(Error::native("delete", &self.id))?;
+            .map_err(Error::runtime("delete", &self.id))?;
         for warning in warnings {
             log::warn!("container {}: {}", self.id, crate::service::errors::chain(&warning));
         }
-        self.forget_holder();
+        self.forget_helper();
         let execs = {
             let mut inner = self.inner();
             inner.deleted = true;

@@ -1,6 +1,6 @@
 //! Why an operation on a container failed.
 
-use runtime_core::{bundle, cgroup, native, plan, policy};
+use runtime_core::{backend, bundle, cgroup, plan, policy};
 
 use super::lifecycle::{ExecState, Operation, State};
 use crate::io;
@@ -134,16 +134,6 @@ pub enum Error {
         /// What is refused.
         source: policy::Error,
     },
-    /// Nothing here carries out what the policy says.
-    #[error(
-        "OCI runtime create failed: container {id}: runtime = \"gvisor\" ({by}) is not supported yet; set it to \"native\""
-    )]
-    NoRuntime {
-        /// The container.
-        id: String,
-        /// Who said so.
-        by: policy::Origin,
-    },
     /// An exec's process asks for what cannot be done.
     #[error("OCI runtime exec failed: process {exec} of container {id} cannot be run as asked for")]
     ExecPlan {
@@ -172,13 +162,13 @@ pub enum Error {
     },
     /// The runtime.
     #[error("OCI runtime {operation} failed: container {id}")]
-    Native {
+    Runtime {
         /// What was being done.
         operation: &'static str,
         /// The container.
         id: String,
         /// Why it failed. Boxed, as it is far larger than the rest.
-        source: Box<native::Error>,
+        source: Box<backend::Error>,
     },
     /// The container's cgroups.
     #[error("{operation} container {id}")]
@@ -200,8 +190,8 @@ pub enum Error {
 
 impl Error {
     /// Makes the runtime's error while doing `operation` to container `id` one of ours.
-    pub(super) fn native(operation: &'static str, id: &str) -> impl FnOnce(native::Error) -> Self {
-        move |source| Self::Native {
+    pub(super) fn runtime(operation: &'static str, id: &str) -> impl FnOnce(backend::Error) -> Self {
+        move |source| Self::Runtime {
             operation,
             id: id.to_owned(),
             source: Box::new(source),

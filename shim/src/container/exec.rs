@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use containerd_shim_protos::events::task::{TaskExecAdded, TaskExecStarted};
 use containerd_shim_protos::topics;
 use oci_spec::runtime as oci;
-use runtime_core::native::Launched;
+use runtime_core::backend::Launched;
 use runtime_core::{bundle, plan};
 
 use super::lifecycle::{ExecState, Operation};
@@ -148,12 +148,11 @@ impl Container {
             id: self.id.clone(),
         })?;
         let process = plan::translate_exec(&self.plan, &spec).map_err(refused)?;
-        drop(spec);
         let streams = create::spec(&self.shim, &self.id, &exec.process.streams, self.io_owner);
         let (mut io, stdio) = Io::open(streams).await.map_err(no_streams)?;
-        let native = Arc::clone(&self.native);
-        let launched = self.shim.blocking(move || native.exec(&process, stdio)).await?;
-        let Launched { process, console } = launched.map_err(Error::native("exec", &self.id))?;
+        let runtime = Arc::clone(&self.runtime);
+        let launched = self.shim.blocking(move || runtime.exec(&process, &spec, stdio)).await?;
+        let Launched { process, console } = launched.map_err(Error::runtime("exec", &self.id))?;
         let child = Child::register(process.pid());
         let process = Arc::new(process);
         let attached = console

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::topics;
-use runtime_core::native;
+use runtime_core::backend;
 
 use super::process::{Outcome, reap};
 use super::{Container, Exec};
@@ -56,15 +56,15 @@ impl Exit {
 }
 
 /// Follows init to its end.
-pub async fn follow_init(container: Arc<Container>, init: Arc<native::Process>, child: Child) {
+pub async fn follow_init(container: Arc<Container>, init: Arc<backend::Process>, child: Child) {
     let exit = reap(init, child).await;
     let was = container.init_reaped();
     if matches!(was, State::Paused | State::Pausing) {
-        container.cgroup_step("thaw", |cgroup| cgroup.thaw()).await;
+        container.step("resume", backend::Container::resume).await;
     }
-    if !container.native.has_own_pid_namespace() {
+    if !container.runtime.ends_with_init() {
         container
-            .cgroup_step("kill what is left of", |cgroup| cgroup.kill(libc::SIGKILL))
+            .step("kill what is left of", |runtime| runtime.signal_all(libc::SIGKILL))
             .await;
     }
     container.until_no_exec_runs().await;
@@ -81,7 +81,7 @@ pub async fn follow_init(container: Arc<Container>, init: Arc<native::Process>, 
 }
 
 /// Follows an exec'd process to its end.
-pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>, process: Arc<native::Process>, child: Child) {
+pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>, process: Arc<backend::Process>, child: Child) {
     let exit = reap(process, child).await;
     let _starting = exec.process.hold_exit().await;
     exec.set_state(ExecState::Stopped);

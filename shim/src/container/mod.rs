@@ -20,8 +20,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use runtime_core::cgroup::{self, Cgroup};
-use runtime_core::native;
+use runtime_core::backend;
 use runtime_core::plan::Plan;
 use tokio::sync::watch;
 
@@ -45,9 +44,9 @@ pub struct Container {
     /// Its first process.
     pub init: Process,
     shim: Arc<Shim>,
-    native: Arc<native::Container>,
+    runtime: Arc<backend::Container>,
     /// Until the holder was reaped.
-    holder: Mutex<Option<Child>>,
+    helper: Mutex<Option<Child>>,
     plan: Arc<Plan>,
     io_owner: (u32, u32),
     inner: Mutex<Inner>,
@@ -148,27 +147,27 @@ impl Container {
     }
 
     /// Reaps the holder if it has `pid` and has ended. Whether it has.
-    pub fn end_holder(&self, pid: i32) -> bool {
-        if self.native.holder_pid() != pid || self.holder().is_none() {
+    pub fn end_helper(&self, pid: i32) -> bool {
+        if self.runtime.helper() != Some(pid) || self.helper().is_none() {
             return false;
         }
-        if let Err(error) = self.native.end_holder() {
+        if let Err(error) = self.runtime.end_helper() {
             log::warn!(
                 "reap the holder of container {}: {}",
                 self.id,
                 crate::service::errors::chain(&error)
             );
         }
-        self.forget_holder();
+        self.forget_helper();
         true
     }
 
-    fn forget_holder(&self) {
-        self.holder().take();
+    fn forget_helper(&self) {
+        self.helper().take();
     }
 
-    fn holder(&self) -> MutexGuard<'_, Option<Child>> {
-        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    fn helper(&self) -> MutexGuard<'_, Option<Child>> {
+        self.helper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn until_no_exec_runs(&self) {
@@ -182,20 +181,14 @@ impl Container {
     }
 
     /// Does something to the container's cgroups that init's end asks for: an error is logged, as there is nobody to tell.
-    async fn cgroup_step(
+    async fn step(
         &self,
         operation: &'static str,
-        step: impl FnOnce(&Cgroup) -> Result<(), cgroup::Error> + Send + 'static,
+        step: impl FnOnce(&backend::Container) -> Result<(), backend::Error> + Send + 'static,
     ) {
-        let native = Arc::clone(&self.native);
-        let done = self.shim.blocking(move || step(native.cgroup())).await;
-        let done = done.and_then(|done| {
-            done.map_err(|source| Error::Cgroup {
-                operation,
-                id: self.id.clone(),
-                source,
-            })
-        });
+        let runtime = Arc::clone(&self.runtime);
+        let done = self.shim.blocking(move || step(&runtime)).await;
+        let done = done.and_then(|done| done.map_err(Error::runtime(operation, &self.id)));
         if let Err(error) = done {
             log::warn!("{}", crate::service::errors::chain(&error));
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
 use containerd_shim_protos::topics;
+use runtime_core::backend;
 
 use super::lifecycle::{Operation, State};
 use super::{Container, Error};
@@ -14,15 +15,9 @@ impl Container {
         let _alone = self.exclusive.write().await;
         self.allow(Operation::Pause)?;
         self.set_state(State::Pausing);
-        let native = Arc::clone(&self.native);
-        let frozen = self.shim.blocking(move || native.cgroup().freeze()).await;
-        let frozen = frozen.and_then(|frozen| {
-            frozen.map_err(|source| Error::Cgroup {
-                operation: "freeze",
-                id: self.id.clone(),
-                source,
-            })
-        });
+        let runtime = Arc::clone(&self.runtime);
+        let frozen = self.shim.blocking(move || runtime.pause()).await;
+        let frozen = frozen.and_then(|frozen| frozen.map_err(Error::runtime("pause", &self.id)));
         let ended = {
             let mut inner = self.inner();
             if inner.state == State::Pausing {
@@ -36,7 +31,7 @@ impl Container {
         };
         if frozen.is_err() || ended {
             // Half frozen, or with nobody left to thaw it: what is in it could not even be killed.
-            self.cgroup_step("thaw", |cgroup| cgroup.thaw()).await;
+            self.step("resume", backend::Container::resume).await;
         }
         frozen?;
         if ended {
@@ -58,13 +53,9 @@ impl Container {
     pub async fn resume(&self) -> Result<(), Error> {
         let _alone = self.exclusive.write().await;
         self.allow(Operation::Resume)?;
-        let native = Arc::clone(&self.native);
-        let thawed = self.shim.blocking(move || native.cgroup().thaw()).await?;
-        thawed.map_err(|source| Error::Cgroup {
-            operation: "thaw",
-            id: self.id.clone(),
-            source,
-        })?;
+        let runtime = Arc::clone(&self.runtime);
+        let thawed = self.shim.blocking(move || runtime.resume()).await?;
+        thawed.map_err(Error::runtime("resume", &self.id))?;
         {
             let mut inner = self.inner();
             if inner.state == State::Paused {

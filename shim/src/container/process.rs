@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use runtime_core::native;
+use runtime_core::backend;
 use tokio::io::Interest;
 use tokio::sync::MutexGuard;
 
@@ -38,7 +38,7 @@ pub enum Outcome {
 pub struct Process {
     /// Where its streams are.
     pub streams: Streams,
-    native: OnceLock<Arc<native::Process>>,
+    runtime: OnceLock<Arc<backend::Process>>,
     io: Mutex<Option<Io>>,
     outcome: tokio::sync::watch::Sender<Option<Outcome>>,
     /// Held while the process is being started, until its start was published: its exit is told only afterwards.
@@ -50,7 +50,7 @@ impl Process {
     pub fn new(streams: Streams) -> Self {
         Self {
             streams,
-            native: OnceLock::new(),
+            runtime: OnceLock::new(),
             io: Mutex::default(),
             outcome: tokio::sync::watch::Sender::new(None),
             starting: tokio::sync::Mutex::default(),
@@ -58,20 +58,20 @@ impl Process {
     }
 
     /// The process exists now. Its end of the streams is `io`.
-    pub fn launched(&self, native: Arc<native::Process>, io: Io) {
-        if self.native.set(native).is_ok() {
+    pub fn launched(&self, runtime: Arc<backend::Process>, io: Io) {
+        if self.runtime.set(runtime).is_ok() {
             *self.io() = Some(io);
         }
     }
 
     /// The process, once it exists.
-    pub fn native(&self) -> Option<&Arc<native::Process>> {
-        self.native.get()
+    pub fn runtime(&self) -> Option<&Arc<backend::Process>> {
+        self.runtime.get()
     }
 
     /// Its pid; zero before it exists.
     pub fn pid(&self) -> u32 {
-        self.native().map_or(0, |process| process.pid() as u32)
+        self.runtime().map_or(0, |process| process.pid() as u32)
     }
 
     /// Holds its exit back for as long as the guard lives.
@@ -146,7 +146,7 @@ impl Process {
 ///
 /// At once and not only when somebody wants to know: a PID namespace's init does not end for us before every process that
 /// was exec'd beside it has been reaped.
-pub async fn reap(process: Arc<native::Process>, child: Child) -> Exit {
+pub async fn reap(process: Arc<backend::Process>, child: Child) -> Exit {
     let pid = process.pid();
     let ended = ended(process).await;
     drop(child);
@@ -163,12 +163,12 @@ pub async fn reap(process: Arc<native::Process>, child: Child) -> Exit {
     }
 }
 
-async fn ended(process: Arc<native::Process>) -> Result<native::ExitStatus, native::Error> {
+async fn ended(process: Arc<backend::Process>) -> Result<backend::ExitStatus, backend::Error> {
     /// What the kernel's memory shortage costs: an exit is seen this much later.
     const FALLBACK: Duration = Duration::from_millis(100);
 
     let pidfd = process
-        .pidfd()
+        .end()
         .try_clone()
         .and_then(|pidfd| watch(pidfd, Interest::READABLE));
     loop {

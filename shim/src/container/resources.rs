@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oci_spec::runtime::LinuxResources;
 use runtime_core::cgroup::{self, Cgroup, Stats};
 
-use super::lifecycle::Operation;
+use super::lifecycle::{ExecState, Operation};
 use super::{Container, Error};
 
 impl Container {
@@ -27,16 +27,26 @@ impl Container {
 
     /// Its processes, each with the exec id where it has one.
     pub async fn pids(&self) -> Result<Vec<(u32, Option<String>)>, Error> {
-        let pids = self.in_cgroup("list the processes of", Cgroup::pids).await?;
+        let runtime = Arc::clone(&self.runtime);
+        let pids = self.shim.blocking(move || runtime.pids()).await?;
+        let pids = pids.map_err(Error::runtime("list the processes of", &self.id))?;
+        let init = self.init.pid();
         let inner = self.inner();
         let exec = |pid| {
             inner
                 .execs
                 .values()
-                .find(|exec| exec.process.pid() == pid)
+                .find(|exec| exec.process.pid() == pid && pid != init)
                 .map(|exec| exec.id.clone())
         };
-        Ok(pids.into_iter().map(|pid| (pid as u32, exec(pid as u32))).collect())
+        let mut listed: Vec<_> = pids.into_iter().map(|pid| (pid as u32, exec(pid as u32))).collect();
+        // In a sentry every process goes by the sentry's pid.
+        let inside = inner
+            .execs
+            .values()
+            .filter(|exec| exec.state() == ExecState::Running && exec.process.pid() == init);
+        listed.extend(inside.map(|exec| (init, Some(exec.id.clone()))));
+        Ok(listed)
     }
 
     async fn in_cgroup<T: Send + 'static>(
@@ -44,8 +54,8 @@ impl Container {
         operation: &'static str,
         work: impl FnOnce(&Cgroup) -> Result<T, cgroup::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let native = Arc::clone(&self.native);
-        let done = self.shim.blocking(move || work(native.cgroup())).await?;
+        let runtime = Arc::clone(&self.runtime);
+        let done = self.shim.blocking(move || work(runtime.cgroup())).await?;
         done.map_err(|source| Error::Cgroup {
             operation,
             id: self.id.clone(),

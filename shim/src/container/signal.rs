@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use runtime_core::backend;
+
 use super::lifecycle::{ExecState, State};
 use super::{Container, Error, Exec};
 
@@ -26,14 +28,14 @@ impl Container {
             return Err(Error::NoSignal { signal });
         }
         match target {
-            Target::Exec(exec) => self.kill_exec(&exec, signal as i32),
+            Target::Exec(exec) => self.kill_exec(&exec, signal as i32).await,
             Target::Init => self.kill_init(signal as i32, false).await,
             Target::All => self.kill_init(signal as i32, true).await,
         }
     }
 
-    fn kill_exec(&self, exec: &Exec, signal: i32) -> Result<(), Error> {
-        let Some(process) = exec.process.native() else {
+    async fn kill_exec(&self, exec: &Exec, signal: i32) -> Result<(), Error> {
+        let Some(process) = exec.process.runtime() else {
             return Err(match exec.state() {
                 ExecState::Stopped => Error::Finished,
                 _ => Error::NotStarted {
@@ -42,34 +44,32 @@ impl Container {
                 },
             });
         };
-        let sent = process.signal(signal);
-        finished_unless(sent.map_err(Error::native("kill", &self.id))?)
+        let process = Arc::clone(process);
+        let sent = self.shim.blocking(move || process.signal(signal)).await?;
+        finished_unless(sent.map_err(Error::runtime("kill", &self.id))?)
     }
 
     async fn kill_init(&self, signal: i32, all: bool) -> Result<(), Error> {
         let state = self.state();
-        let Some(process) = self.init.native().filter(|_| state != State::Stopped) else {
+        let Some(process) = self.init.runtime().filter(|_| state != State::Stopped) else {
             return Err(Error::Finished);
         };
         // Whoever shares a PID namespace outlives init: a container that is killed has to go as a whole.
-        let whole = all || (signal == libc::SIGKILL && !self.native.has_own_pid_namespace());
+        let whole = all || (signal == libc::SIGKILL && !self.runtime.ends_with_init());
         let _killing = self.killing.read().await;
-        let sent = process.signal(signal);
-        let sent = sent.map_err(Error::native("kill", &self.id))?;
+        let (runtime, process) = (Arc::clone(&self.runtime), Arc::clone(process));
+        let sent = self.shim.blocking(move || runtime.signal(&process, signal)).await?;
+        let sent = sent.map_err(Error::runtime("kill", &self.id))?;
         if signal == libc::SIGKILL && matches!(state, State::Paused | State::Pausing) {
             // In cgroup v1 a frozen process does not even die.
-            self.cgroup_step("thaw", |cgroup| cgroup.thaw()).await;
+            self.step("resume", backend::Container::resume).await;
         }
         if !whole {
             return finished_unless(sent);
         }
-        let native = Arc::clone(&self.native);
-        let killed = self.shim.blocking(move || native.cgroup().kill(signal)).await?;
-        killed.map_err(|source| Error::Cgroup {
-            operation: "kill",
-            id: self.id.clone(),
-            source,
-        })
+        let runtime = Arc::clone(&self.runtime);
+        let killed = self.shim.blocking(move || runtime.signal_all(signal)).await?;
+        killed.map_err(Error::runtime("kill", &self.id))
     }
 }
 

@@ -17,9 +17,9 @@ impl Container {
             id: self.id.clone(),
             source,
         })?;
-        let native = Arc::clone(&self.native);
-        let started = self.shim.blocking(move || native.start()).await?;
-        started.map_err(Error::native("start", &self.id))?;
+        let runtime = Arc::clone(&self.runtime);
+        let started = self.shim.blocking(move || runtime.start()).await?;
+        started.map_err(Error::runtime("start", &self.id))?;
         self.set_state(State::Running);
         let pid = self.init.pid();
         let event = TaskStart {

@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime_core::native::Stdio;
+use runtime_core::backend::Stdio;
 use rustix::fs::{Gid, Uid};
 use rustix::pipe::PipeFlags;
 use rustix::termios::Winsize;

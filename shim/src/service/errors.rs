@@ -84,7 +84,7 @@ fn code(error: &Error) -> Code {
             | C::Plan { .. }
             | C::ExecPlan { .. }
             | C::Policy { .. } => Code::INVALID_ARGUMENT,
-            C::NoRuntime { .. } => Code::UNIMPLEMENTED,
+            C::Runtime { source, .. } if source.is_refusal() => Code::INVALID_ARGUMENT,
             C::Panicked | C::Thread(_) => Code::INTERNAL,
             // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on. In
             // particular not NOT_FOUND, whatever was not found: it would be taken for the container.
@@ -92,7 +92,7 @@ fn code(error: &Error) -> Code {
             | C::Streams { .. }
             | C::Resize { .. }
             | C::Node { .. }
-            | C::Native { .. }
+            | C::Runtime { .. }
             | C::Cgroup { .. } => Code::UNKNOWN,
         },
     }

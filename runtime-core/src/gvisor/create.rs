@@ -1,0 +1,267 @@
+//! Create: a sentry of a container's own, or its place in one that runs.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, PidfdFlags};
+use serde::de::IgnoredAny;
+
+use super::container::{CGROUP_DELETE_LIMIT, Container, DESTROY, Inner, Launched, hook_error};
+use super::launch::{Call, Files};
+use super::process::Process;
+use super::sandbox::{Sandbox, Sandboxes};
+use super::spec::{self, Role};
+use super::state::{self, Directory};
+use super::terminal::{accept, give, listen, resize};
+use super::{Config, Error, command, failing, file};
+use crate::cgroup::{self, Cgroup};
+use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
+use crate::native::{self, Executable, Owner, Stdio};
+use crate::plan::Plan;
+use crate::record::{self, ProcessId, Record};
+
+impl Container {
+    /// Creates the container: its sentry, or its place in one that runs. On error nothing is left.
+    ///
+    /// # Errors
+    /// What gVisor cannot have, what is wrong with runsc, what runsc says.
+    pub fn create(
+        sandboxes: &Sandboxes,
+        executable: &Arc<Executable>,
+        config: &Config,
+        plan: &Plan,
+        owner: &Owner,
+        mut stdio: Stdio,
+    ) -> Result<(Self, Launched), Error> {
+        let role = spec::role(plan);
+        spec::check(plan, &role)?;
+        let sandbox = match &role {
+            Role::Root => Arc::new(Sandbox::new(
+                plan.id.clone(),
+                config.clone(),
+                sandboxes.runsc(config)?,
+                Arc::clone(executable),
+                Directory::of(&owner.namespace, &plan.id)?,
+                spec::network(plan, config.network),
+            )),
+            Role::Member(sandbox) => sandboxes.get(sandbox).ok_or_else(|| Error::NoSandbox {
+                id: plan.id.clone(),
+                sandbox: sandbox.clone(),
+            })?,
+        };
+        let cgroup = Cgroup::open(&plan.cgroup)?;
+        if cgroup.needs_member() {
+            // A scope ends when nothing is in it, and a member of a pod has no process on the host before its start.
+            return Err(Error::Unsupported {
+                field: "linux.cgroupsPath (a scope of systemd's)".into(),
+                reason: "its cgroups are made by cgroupfs; set SystemdCgroup to false for this handler",
+            });
+        }
+        cgroup.check_free()?;
+        let mut record = record(plan, owner, &sandbox)?;
+        record.write(&plan.bundle)?;
+        let mut attempt = Attempt {
+            plan,
+            role: &role,
+            sandbox: &sandbox,
+            cgroup: None,
+        };
+        match attempt.run(&mut record, &mut stdio) {
+            Ok((process, console, cgroup)) => {
+                if role == Role::Root {
+                    sandboxes.add(&sandbox);
+                }
+                let process = Arc::new(process);
+                let container = Self {
+                    id: plan.id.clone(),
+                    role,
+                    container: plan.container.clone(),
+                    cgroup,
+                    init: Arc::clone(&process),
+                    sandbox,
+                    inner: Mutex::new(Inner {
+                        stdio: Some(stdio),
+                        started: false,
+                        deleted: false,
+                        execs: 0,
+                    }),
+                };
+                Ok((container, Launched { process, console }))
+            }
+            Err(error) => {
+                attempt.undo();
+                let hooks = &plan.container.hooks.poststop;
+                let _ = poststop(hooks, &plan.bundle, || state_of(&plan.container, "stopped", 0));
+                let _ = Record::remove(&plan.bundle);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn record(plan: &Plan, owner: &Owner, sandbox: &Sandbox) -> Result<Record, Error> {
+    let ourselves = ProcessId::of(std::process::id() as i32);
+    let hooks = &plan.container.hooks.poststop;
+    Ok(Record {
+        version: record::VERSION,
+        id: plan.id.clone(),
+        group: owner.group.clone(),
+        shim: ourselves
+            .ok_or_else(|| failing("reading our own start time")(std::io::Error::from_raw_os_error(libc::ESRCH)))?,
+        socket: owner.socket.clone(),
+        init: None,
+        cgroup: Some(plan.cgroup.clone()),
+        poststop: hooks.clone(),
+        annotations: if hooks.is_empty() {
+            Vec::new()
+        } else {
+            plan.container.annotations.clone()
+        },
+        policy: Some(plan.policy.clone()),
+        sandbox: (sandbox.id == plan.id).then(|| sandbox.directory.path().to_owned()),
+    })
+}
+
+/// A create under way: what there is to undo.
+struct Attempt<'a> {
+    plan: &'a Plan,
+    role: &'a Role,
+    sandbox: &'a Arc<Sandbox>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Attempt<'_> {
+    fn run(&mut self, record: &mut Record, stdio: &mut Stdio) -> Result<(Process, Option<OwnedFd>, Cgroup), Error> {
+        let (plan, sandbox) = (self.plan, self.sandbox);
+        let directory = &sandbox.directory;
+        if *self.role == Role::Root {
+            directory.make()?;
+        }
+        let bundle = directory.bundle(&plan.id);
+        state::make(&bundle)?;
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let document = spec::document(plan, self.role, &directory.mounts(), &hostname);
+        let document = document.map_err(|error| failing("writing runsc's config.json")(error.into()))?;
+        write_private(&bundle.join("config.json"), &document)?;
+        let resources = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let description = format!("nucleus container {}", plan.id);
+        let request = cgroup::Request {
+            resources,
+            description: &description,
+            ..cgroup::Request::default()
+        };
+        let cgroup = Cgroup::create(&plan.cgroup, request)?;
+        self.cgroup = Some(cgroup.clone());
+
+        let terminal = plan.process.terminal;
+        let listener = terminal.then(|| listen(&bundle)).transpose()?;
+        for stream in [&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten() {
+            give(stream, plan.process.uid);
+        }
+        let pid_file = bundle.join("pid");
+        let root = *self.role == Role::Root;
+        let verb = command::create(&plan.id, &bundle, root.then_some(pid_file.as_path()), terminal);
+        let call = Call {
+            command: "create",
+            arguments: sandbox.arguments(verb),
+            executable: &sandbox.executable,
+            runsc: &sandbox.runsc,
+            files: root.then(|| Files {
+                container: plan.container.clone(),
+                mounts: directory.mounts(),
+            }),
+            cgroup: &cgroup,
+            console: terminal.then_some(bundle.as_path()),
+            terminal: false,
+        };
+        call.run(if root { std::mem::take(stdio) } else { Stdio::default() })?;
+        let console = match listener {
+            Some((listener, path)) => {
+                let master = accept(&listener)?;
+                let _ = std::fs::remove_file(path);
+                if let Some((rows, columns)) = plan.process.console_size {
+                    resize(&master, rows, columns)?;
+                }
+                Some(master)
+            }
+            None => None,
+        };
+        let process = if root {
+            let (id, pidfd) = sentry(&pid_file)?;
+            record.init = Some(id);
+            record.write(&plan.bundle)?;
+            let own = pidfd.try_clone().map_err(failing("duplicating the sentry's pidfd"))?;
+            sandbox.set_process(id, own);
+            if let Some(score) = plan.process.oom_score_adj {
+                let path = PathBuf::from(format!("/proc/{}/oom_score_adj", id.pid));
+                std::fs::write(&path, score.to_string()).map_err(failing("setting process.oomScoreAdj"))?;
+            }
+            Process::root(
+                Arc::clone(sandbox),
+                plan.id.clone(),
+                native::Process::new(id.pid, pidfd),
+            )
+        } else {
+            Process::inside(Arc::clone(sandbox), plan.id.clone(), 0)?
+        };
+        let hooks = &plan.container.hooks;
+        run_hooks(
+            hooks.prestart.iter().chain(&hooks.create_runtime),
+            &plan.container,
+            "creating",
+            process.pid(),
+            &plan.bundle,
+        )
+        .map_err(hook_error)?;
+        Ok((process, console, cgroup))
+    }
+
+    /// Best effort by nature: the caller's error is the one to be told.
+    fn undo(&mut self) {
+        match self.role {
+            Role::Root => {
+                let _ = self.sandbox.kill();
+            }
+            Role::Member(_) => {
+                let _ = self.sandbox.call::<IgnoredAny>(DESTROY, &self.plan.id);
+            }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.delete(CGROUP_DELETE_LIMIT);
+        }
+        match self.role {
+            Role::Root => {
+                let _ = self.sandbox.directory.remove();
+            }
+            Role::Member(sandbox) => {
+                let _ = self.sandbox.directory.remove_container(sandbox, &self.plan.id);
+            }
+        }
+    }
+}
+
+/// The sentry that runsc has left to us: we are its parent's subreaper.
+fn sentry(pid_file: &Path) -> Result<(ProcessId, OwnedFd), Error> {
+    let text = std::fs::read_to_string(pid_file).map_err(file("reading", pid_file))?;
+    let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
+    let pid: i32 = text.trim().parse().map_err(|_| file("reading", pid_file)(gone()))?;
+    let name = Pid::from_raw(pid).ok_or_else(|| file("reading", pid_file)(gone()))?;
+    // Nobody reaps meanwhile: the pid is still its own, even if it has ended.
+    let pidfd = rustix::process::pidfd_open(name, PidfdFlags::empty())
+        .map_err(|errno| failing("opening the sentry's pidfd")(errno.into()))?;
+    let id = ProcessId::of(pid).ok_or_else(|| failing("looking at the sentry")(gone()))?;
+    Ok((id, pidfd))
+}
+
+pub(super) fn write_private(path: &Path, document: &serde_json::Value) -> Result<(), Error> {
+    let text = serde_json::to_vec(document).map_err(|error| file("writing", path)(error.into()))?;
+    let mut options = File::options();
+    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened
+        .and_then(|mut opened| opened.write_all(&text))
+        .map_err(file("writing", path))
+}

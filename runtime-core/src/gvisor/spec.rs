@@ -1,0 +1,484 @@
+//! The Plan as the OCI spec that runsc is given, or why gVisor cannot have it. Pure.
+//!
+//! Only what the sentry enforces goes in. The hooks are run by the shim; cgroups, the rootfs, what the mounts show, masked
+//! and read-only paths of the image are made on the host's side.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Error;
+use super::config::Network;
+use crate::plan::{
+    MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Mount, MountSource,
+    Namespace, Plan,
+};
+
+/// CRI's annotations (containerd's `internal/cri/annotations`), which runsc reads as well.
+const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+const SANDBOX_ID: &str = "io.kubernetes.cri.sandbox-id";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+
+/// What a container is to its pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It starts the sandbox: a pod's first container, or one that is its own pod.
+    Root,
+    /// It joins the sandbox of this id.
+    Member(String),
+}
+
+/// What the annotations say of it.
+pub fn role(plan: &Plan) -> Role {
+    let annotation = |name: &str| {
+        let found = plan.container.annotations.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    match (annotation(CONTAINER_TYPE), annotation(SANDBOX_ID)) {
+        (Some("container"), Some(sandbox)) => Role::Member(sandbox.to_owned()),
+        _ => Role::Root,
+    }
+}
+
+/// Whose network stack it gets: a pod of the host's network has only the host's.
+pub fn network(plan: &Plan, chosen: Network) -> Network {
+    match (&plan.container.namespaces.net, chosen) {
+        (Namespace::Host, Network::None) => Network::None,
+        (Namespace::Host, _) => Network::Host,
+        (_, chosen) => chosen,
+    }
+}
+
+/// Sysctls that a sentry need not be told of, and why.
+///
+/// containerd sets the first two for every pod (`enable_unprivileged_ports`, `enable_unprivileged_icmp`): in a sentry any user
+/// may bind any port and send pings. The third is read by runsc itself.
+const SYSCTLS: [&str; 3] = [
+    "net/ipv4/ip_unprivileged_port_start",
+    "net/ipv4/ping_group_range",
+    "net/ipv6/conf/all/disable_ipv6",
+];
+
+/// Character devices that every sentry has: null, zero, full, random, urandom, tty, by major and minor.
+const DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
+
+/// Why gVisor cannot run this, if so. What is not named here is honoured by the sentry, or by the host's side around it.
+pub fn check(plan: &Plan, role: &Role) -> Result<(), Error> {
+    let container = &plan.container;
+    let spaces = &container.namespaces;
+    let process = &plan.process;
+    let joins = |space: &Namespace| matches!(space, Namespace::Path(_)) && *role == Role::Root;
+    let refused: [(&str, bool, &'static str); _] = [
+        (
+            "linux.namespaces: user",
+            spaces.user != Namespace::Host,
+            "a sentry has user namespaces of its own, which the host's ids are not mapped into; use the native runtime",
+        ),
+        (
+            "linux.namespaces: pid",
+            spaces.pid == Namespace::Host || joins(&spaces.pid),
+            "processes in a sandbox cannot be among the host's; use the native runtime",
+        ),
+        (
+            "linux.namespaces: ipc",
+            spaces.ipc == Namespace::Host || joins(&spaces.ipc),
+            "the sentry keeps System V IPC and message queues inside; use the native runtime",
+        ),
+        (
+            "linux.namespaces: uts",
+            joins(&spaces.uts),
+            "a sandbox cannot share its host name with processes outside; use the native runtime",
+        ),
+        (
+            "linux.namespaces: mount",
+            matches!(spaces.mount, Namespace::Path(_)),
+            "the sentry keeps the mount table inside; use the native runtime",
+        ),
+        (
+            "linux.namespaces: time",
+            spaces.time != Namespace::Host,
+            "the sentry has clocks of its own; use the native runtime",
+        ),
+        (
+            "hooks.createContainer",
+            !container.hooks.create_container.is_empty(),
+            "nothing of the host's can run in a sentry's namespaces; use createRuntime",
+        ),
+        (
+            "hooks.startContainer",
+            !container.hooks.start_container.is_empty(),
+            "nothing of the host's can run in a sentry's namespaces; use createRuntime",
+        ),
+        (
+            "process.scheduler",
+            process.scheduler.is_some(),
+            "the sentry's threads are scheduled as one; remove the field",
+        ),
+        (
+            "process.ioPriority",
+            process.io_priority.is_some(),
+            "the sentry does the input and output of all its processes; remove the field",
+        ),
+        (
+            "process.execCPUAffinity",
+            process.cpu_affinity.is_some(),
+            "the sentry's threads run where its cgroup lets them; remove the field",
+        ),
+        (
+            "process.user.umask",
+            process.umask.is_some_and(|umask| umask != 0o022),
+            "the sentry starts processes with 0022; set it in the program",
+        ),
+        (
+            "the policy's deny_write_execute",
+            process.deny_write_execute,
+            "the sentry lets programs make code as they run; use the native runtime",
+        ),
+        (
+            "linux.personality",
+            process.personality.is_some_and(|personality| personality != 0),
+            "the sentry has one personality; remove the field",
+        ),
+    ];
+    if let Some((field, _, reason)) = refused.into_iter().find(|(_, present, _)| *present) {
+        return Err(unsupported(field, reason));
+    }
+    let given = plan.spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    for device in given.into_iter().flatten() {
+        let number = (device.major() as u32, device.minor() as u32);
+        if !DEVICES.contains(&number) {
+            let field = format!("linux.devices: {}", device.path().display());
+            return Err(unsupported(
+                field,
+                "the host's devices cannot be reached from a sentry; use the native runtime",
+            ));
+        }
+    }
+    if let Some((key, _)) = container
+        .sysctls
+        .iter()
+        .find(|(key, _)| !SYSCTLS.contains(&key.as_str()))
+    {
+        let field = format!("linux.sysctl: {key}");
+        return Err(unsupported(
+            field,
+            "the sentry has no such setting; use the native runtime",
+        ));
+    }
+    if let Some((key, _)) = container
+        .annotations
+        .iter()
+        .find(|(key, _)| key.starts_with("dev.gvisor."))
+    {
+        let field = format!("annotation {key}");
+        return Err(unsupported(
+            field,
+            "how the sentry runs is the node's choice; remove the annotation",
+        ));
+    }
+    container.mounts.iter().try_for_each(check_mount)
+}
+
+fn check_mount(mount: &Mount) -> Result<(), Error> {
+    let refuse = |what: &str, reason| Err(unsupported(format!("mounts: {} ({what})", mount.destination), reason));
+    if mount.propagation.iter().any(|flags| flags & libc::MS_SHARED != 0) {
+        return refuse(
+            "shared propagation",
+            "what is mounted in a sentry cannot appear on the host; use rslave",
+        );
+    }
+    if mount.idmap.is_some() {
+        return refuse(
+            "idmap",
+            "files are opened by the sentry, with the host's ids; use the native runtime",
+        );
+    }
+    if mount.copy_up {
+        return refuse("tmpcopyup", "the sentry's tmpfs starts empty; use the native runtime");
+    }
+    let MountSource::New { kind, .. } = &mount.source else {
+        return Ok(());
+    };
+    match kind.as_str() {
+        "proc" if !mount.data.is_empty() => refuse(&mount.data.join(","), "the sentry's proc has no options"),
+        "proc" | "sysfs" | "devpts" | "mqueue" | "cgroup" | "cgroup2" => Ok(()),
+        "tmpfs" => match mount.data.iter().find(|option| !is_tmpfs_option(option)) {
+            Some(option) => refuse(
+                option,
+                "the sentry's tmpfs knows mode, size, uid and gid; remove the option",
+            ),
+            None => Ok(()),
+        },
+        _ => refuse(kind, "the sentry has no such file system; use the native runtime"),
+    }
+}
+
+fn is_tmpfs_option(option: &str) -> bool {
+    let name = option.split_once('=').map_or(option, |(name, _)| name);
+    matches!(name, "mode" | "size" | "uid" | "gid")
+}
+
+fn unsupported(field: impl Into<String>, reason: &'static str) -> Error {
+    Error::Unsupported {
+        field: field.into(),
+        reason,
+    }
+}
+
+/// The document. `mounts` is where the sources of bind mounts appear, each under its number; `hostname` is the host's own, for
+/// a container that has it.
+pub fn document(plan: &Plan, role: &Role, mounts: &Path, hostname: &str) -> Result<Value, serde_json::Error> {
+    let container = &plan.container;
+    let mut process = serde_json::to_value(plan.spec.process())?;
+    if let Some(fields) = process.as_object_mut() {
+        // Set from outside, or the host's alone.
+        for field in ["oomScoreAdj", "apparmorProfile", "selinuxLabel"] {
+            fields.remove(field);
+        }
+    }
+    let entries: Vec<Value> = container
+        .mounts
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| entry(mount, &mounts.join(index.to_string())))
+        .collect();
+    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
+    for (kind, space) in [
+        ("pid", &container.namespaces.pid),
+        ("network", &container.namespaces.net),
+    ] {
+        match space {
+            Namespace::Host => {}
+            Namespace::New => namespaces.push(json!({"type": kind})),
+            Namespace::Path(path) => namespaces.push(json!({"type": kind, "path": path})),
+        }
+    }
+    let mut linux = json!({"namespaces": namespaces});
+    if let Some(given) = plan.spec.linux() {
+        if let Some(seccomp) = given.seccomp() {
+            linux["seccomp"] = serde_json::to_value(seccomp)?;
+        }
+        let sysctls = given.sysctl().iter().flatten();
+        let known: serde_json::Map<String, Value> = sysctls
+            .filter(|(key, _)| key.ends_with("disable_ipv6"))
+            .map(|(key, value)| (key.clone(), json!(value)))
+            .collect();
+        if !known.is_empty() {
+            linux["sysctl"] = Value::Object(known);
+        }
+    }
+    Ok(json!({
+        "ociVersion": "1.1.0",
+        "process": process,
+        "root": {"path": container.rootfs.path, "readonly": container.rootfs.readonly},
+        "hostname": container.hostname.as_deref().unwrap_or(hostname),
+        "mounts": entries,
+        "annotations": annotations(plan, role),
+        "linux": linux,
+    }))
+}
+
+/// Only what makes runsc see the pod as we do. Nothing of the tenant's: `dev.gvisor.flag.*` would change how the sentry runs.
+fn annotations(plan: &Plan, role: &Role) -> Value {
+    match role {
+        Role::Root => {
+            let is_pod = plan
+                .container
+                .annotations
+                .iter()
+                .any(|(key, value)| key == CONTAINER_TYPE && value == "sandbox");
+            if is_pod {
+                json!({CONTAINER_TYPE: "sandbox", SANDBOX_ID: plan.id})
+            } else {
+                json!({})
+            }
+        }
+        Role::Member(sandbox) => {
+            json!({CONTAINER_TYPE: "container", SANDBOX_ID: sandbox, CONTAINER_NAME: plan.id})
+        }
+    }
+}
+
+fn entry(mount: &Mount, source: &Path) -> Value {
+    let all = mount.set | mount.recursive_set;
+    let mut options: Vec<String> = [
+        (MOUNT_ATTR_RDONLY, "ro"),
+        (MOUNT_ATTR_NOEXEC, "noexec"),
+        (MOUNT_ATTR_NOSUID, "nosuid"),
+        (MOUNT_ATTR_NODEV, "nodev"),
+        (MOUNT_ATTR_NOATIME, "noatime"),
+    ]
+    .into_iter()
+    .filter(|(attribute, _)| all & attribute != 0)
+    .map(|(_, name)| name.to_owned())
+    .collect();
+    match &mount.source {
+        MountSource::Bind { .. } => {
+            options.push("rbind".into());
+            if mount.propagation.iter().any(|flags| flags & libc::MS_SLAVE != 0) {
+                options.push("rslave".into());
+            }
+            json!({"destination": mount.destination, "type": "bind", "source": source, "options": options})
+        }
+        MountSource::New { kind, source } => {
+            if kind == "tmpfs" {
+                options.extend(mount.data.iter().cloned());
+            }
+            json!({"destination": mount.destination, "type": kind, "source": source, "options": options})
+        }
+        MountSource::Cgroup => {
+            json!({"destination": mount.destination, "type": "cgroup", "source": "cgroup", "options": options})
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Bundle;
+    use crate::plan::{Request, translate};
+
+    fn plan(change: impl FnOnce(&mut Value)) -> Plan {
+        let mut spec = json!({
+            "ociVersion": "1.1.0",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/", "oomScoreAdj": 100},
+            "root": {"path": "rootfs"},
+            "hostname": "web",
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m", "noexec"]},
+                {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+            ],
+            "linux": {
+                "namespaces": [
+                    {"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
+                    {"type": "network", "path": "/run/netns/a"},
+                ],
+            },
+        });
+        change(&mut spec);
+        let bundle = Bundle::parse(Path::new("/bundles/c1"), &spec.to_string()).unwrap();
+        let request = Request {
+            id: "c1".into(),
+            ..Request::default()
+        };
+        translate(&bundle, &request).unwrap()
+    }
+
+    fn refusal(change: impl FnOnce(&mut Value)) -> String {
+        let plan = plan(change);
+        check(&plan, &role(&plan)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn runsc_gets_what_the_sentry_enforces_and_nothing_of_the_host_s_side() {
+        let plan = plan(|spec| spec["hooks"] = json!({"poststop": [{"path": "/bin/true"}]}));
+        check(&plan, &Role::Root).unwrap();
+        let document = document(&plan, &Role::Root, Path::new("/m"), "node").unwrap();
+        assert_eq!(document["root"]["path"], "/bundles/c1/rootfs");
+        assert_eq!(document["hostname"], "web");
+        assert_eq!(document["process"].get("oomScoreAdj"), None);
+        assert_eq!(document.get("hooks"), None);
+        assert_eq!(document["annotations"], json!({}));
+        let data = json!({"destination": "/data", "type": "bind", "source": "/m/2", "options": ["ro", "rbind"]});
+        assert_eq!(document["mounts"][2], data);
+        let tmp = json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["noexec", "size=1m"]});
+        assert_eq!(document["mounts"][1], tmp);
+        let network = json!({"type": "network", "path": "/run/netns/a"});
+        assert!(document["linux"]["namespaces"].as_array().unwrap().contains(&network));
+    }
+
+    #[test]
+    fn a_pod_s_containers_join_its_sandbox() {
+        let member = plan(|spec| {
+            spec["annotations"] = json!({
+                "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "p1", "x": "y",
+            });
+        });
+        let member_role = role(&member);
+        assert_eq!(member_role, Role::Member("p1".into()));
+        let document = document(&member, &member_role, Path::new("/m"), "node").unwrap();
+        let expected = json!({CONTAINER_TYPE: "container", SANDBOX_ID: "p1", CONTAINER_NAME: "c1"});
+        assert_eq!(document["annotations"], expected);
+        assert_eq!(role(&plan(|_| {})), Role::Root);
+    }
+
+    #[test]
+    fn the_host_s_network_is_used_where_the_pod_has_it() {
+        let own = plan(|_| {});
+        assert_eq!(network(&own, Network::Sandbox), Network::Sandbox);
+        assert_eq!(network(&own, Network::None), Network::None);
+        let shared = plan(|spec| {
+            spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}])
+        });
+        assert_eq!(network(&shared, Network::Sandbox), Network::Host);
+    }
+
+    #[test]
+    fn what_gvisor_cannot_have_is_refused_by_name() {
+        type Change = fn(&mut Value);
+        let cases: [(&str, Change); _] = [
+            ("linux.namespaces: pid", |spec| {
+                spec["linux"]["namespaces"] = json!([{"type": "ipc"}, {"type": "mount"}, {"type": "uts"}]);
+            }),
+            ("linux.namespaces: ipc", |spec| {
+                spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}]);
+            }),
+            ("linux.namespaces: pid", |spec| {
+                spec["linux"]["namespaces"][0]["path"] = json!("/proc/7/ns/pid");
+            }),
+            ("linux.namespaces: user", |spec| {
+                spec["linux"]["namespaces"]
+                    .as_array_mut()
+                    .unwrap()
+                    .push(json!({"type": "user"}));
+                spec["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+                spec["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            }),
+            ("hooks.createContainer", |spec| {
+                spec["hooks"] = json!({"createContainer": [{"path": "/bin/true"}]});
+            }),
+            ("hooks.startContainer", |spec| {
+                spec["hooks"] = json!({"startContainer": [{"path": "/bin/true"}]});
+            }),
+            ("linux.devices: /dev/fuse", |spec| {
+                spec["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]);
+            }),
+            ("linux.sysctl: net/core/somaxconn", |spec| {
+                spec["linux"]["sysctl"] = json!({"net.core.somaxconn": "1"});
+            }),
+            ("annotation dev.gvisor.flag.host-uds", |spec| {
+                spec["annotations"] = json!({"dev.gvisor.flag.host-uds": "all"});
+            }),
+            ("mounts: /data (shared propagation)", |spec| {
+                spec["mounts"][2]["options"] = json!(["rbind", "rshared"]);
+            }),
+            ("mounts: /tmp (huge=always)", |spec| {
+                spec["mounts"][1]["options"] = json!(["huge=always"]);
+            }),
+            ("mounts: /tmp (bpf)", |spec| {
+                spec["mounts"][1] = json!({"destination": "/tmp", "type": "bpf", "source": "bpf"});
+            }),
+            ("process.user.umask", |spec| {
+                spec["process"]["user"]["umask"] = json!(0);
+            }),
+        ];
+        for (field, change) in cases {
+            let text = refusal(change);
+            assert!(
+                text.starts_with(&format!("{field} is not supported with runtime = \"gvisor\": ")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_sysctls_and_devices_that_every_sentry_has_are_no_reason_to_refuse() {
+        let plan = plan(|spec| {
+            spec["linux"]["sysctl"] =
+                json!({"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 1"});
+            spec["linux"]["devices"] = json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]);
+        });
+        check(&plan, &Role::Root).unwrap();
+    }
+}

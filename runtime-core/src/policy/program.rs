@@ -1,0 +1,90 @@
+//! Settings that say which program is to be run: where it is, and what it has to be.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::toml;
+use super::values::{Given, Value};
+
+/// Where a program may be: absolute paths, of which the first that exists is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths(pub Vec<String>);
+
+impl Value for Paths {
+    const EXPECTED: &'static str = "an absolute path, or a list of them";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        let paths = match given {
+            Given::Toml(toml::Value::Text(path)) => vec![path.as_str()],
+            given => given.list()?,
+        };
+        let fit = !paths.is_empty() && paths.iter().all(|path| path.starts_with('/'));
+        fit.then(|| Self(paths.into_iter().map(str::to_owned).collect()))
+    }
+
+    /// Pods have no say, and the node's own choice needs no comparison.
+    fn stricter(&self, other: &Self) -> Self {
+        other.clone()
+    }
+}
+
+impl fmt::Display for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.0).finish()
+    }
+}
+
+/// What a file's content has to be, if that is pinned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest(pub Option<String>);
+
+impl Value for Digest {
+    const EXPECTED: &'static str = "64 hex digits, or \"\" for any";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        match given.text()? {
+            "" => Some(Self(None)),
+            text if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Some(Self(Some(text.to_ascii_lowercase())))
+            }
+            _ => None,
+        }
+    }
+
+    fn stricter(&self, other: &Self) -> Self {
+        if other.0.is_some() { other.clone() } else { self.clone() }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0.as_deref().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> toml::Value {
+        toml::Value::Text(text.into())
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_a_digest_64_hex_digits() {
+        let paths = |value: &toml::Value| Paths::parse(Given::Toml(value)).map(|paths| paths.0);
+        assert_eq!(paths(&text("/a")), Some(vec!["/a".to_owned()]));
+        assert_eq!(
+            paths(&toml::Value::List(vec!["/a".into(), "/b".into()])).map(|list| list.len()),
+            Some(2)
+        );
+        assert_eq!(paths(&text("runsc")), None);
+        assert_eq!(paths(&toml::Value::List(vec![])), None);
+        let digest = |value: &str| Digest::parse(Given::Toml(&text(value)));
+        assert_eq!(digest(""), Some(Digest(None)));
+        assert_eq!(digest(&"AB".repeat(32)), Some(Digest(Some("ab".repeat(32)))));
+        assert_eq!(digest("abc"), None);
+        assert_eq!(digest(&"xy".repeat(32)), None);
+    }
+}
