@@ -60,7 +60,7 @@ async fn life(ctx: &Ctx, suffix: &str) -> Result<[f64; STEPS.len()]> {
     Ok([pod.web_ms, pod.sidecar_ms, exec, milliseconds(begun)])
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod enforced;
+mod gvisor;
 mod pod;
 
 use std::process::ExitCode;
@@ -9,11 +10,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::bench::idle;
 use crate::containerd::{Daemon, Version};
 use crate::context::{Ctx, Runtime, Worker};
+use crate::gvisor::Installed;
 use crate::prepare::Profile;
 use crate::{harness, image, leaks, prepare, processes};
 
@@ -24,23 +26,57 @@ use pod::Pod;
 #[command(after_help = "\
 Examples:
   sudo -E cargo e2e demo           shows it and cleans up
+  sudo -E cargo e2e demo --runtime gvisor
+                                   the same in gVisor's sentry
   sudo -E cargo e2e demo --keep    leaves containerd and the pod running, with commands to try")]
 pub struct DemoArgs {
     /// Leave containerd and the pod running, and say how to end them
     #[arg(long)]
     pub keep: bool,
+    /// What runs the containers
+    #[arg(long, value_enum, default_value_t = DemoRuntime::Native)]
+    runtime: DemoRuntime,
     #[command(flatten)]
     prepare: prepare::PrepareArgs,
 }
 
+/// What the demo's containers are run by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DemoRuntime {
+    /// The kernel's own means
+    Native,
+    /// gVisor's sentry
+    Gvisor,
+}
+
 /// `cargo e2e demo`.
 pub async fn demo(args: DemoArgs) -> Result<ExitCode> {
-    println!("nucleus: a pod of two containers, on a containerd of its own\n");
+    let in_sentry = args.runtime == DemoRuntime::Gvisor;
+    if in_sentry && args.keep {
+        bail!("--keep leaves a pod of the native runtime: the runsc of a demo goes with it");
+    }
+    let what = if in_sentry {
+        "three containers in gVisor"
+    } else {
+        "two containers"
+    };
+    println!("nucleus: a pod of {what}, on a containerd of its own\n");
     let begun = Instant::now();
-    let tools = Rc::new(prepare::prepare(&args.prepare).await?);
+    let mut tools = prepare::prepare(&args.prepare).await?;
+    let installed = if in_sentry {
+        let installed = Installed::new(&prepare::gvisor().await?.join("runsc"))?;
+        tools.node = Some(installed.configuration("")?);
+        Some(installed)
+    } else {
+        None
+    };
+    let tools = Rc::new(tools);
     step("prepared", begun);
     line("containerd", &format!("2.4.2, {}", tools.containerd_2.display()));
     line("shim", &shim(&args));
+    if let Some(installed) = &installed {
+        line("runsc", &installed.runsc().display().to_string());
+    }
 
     let begun = Instant::now();
     let daemon = Rc::new(Daemon::start(&tools, Version::V2).await?);
@@ -55,8 +91,13 @@ pub async fn demo(args: DemoArgs) -> Result<ExitCode> {
     line("image", image::NAME);
 
     let before = leaks::snapshot(&daemon, &namespace, &[]).await?;
-    let ctx = Ctx::new(Runtime::Nucleus, &worker, 0)?;
-    let outcome = show(&ctx, &worker, args.keep).await;
+    let runtime = if in_sentry { Runtime::Gvisor } else { Runtime::Nucleus };
+    let ctx = Ctx::new(runtime, &worker, 0)?;
+    let outcome = if in_sentry {
+        gvisor::show(&ctx, &worker).await
+    } else {
+        show(&ctx, &worker, args.keep).await
+    };
     if args.keep && outcome.is_ok() {
         daemon.keep.set(true);
         print!("{}", how_to_go_on(&daemon, &namespace));

@@ -246,6 +246,19 @@ pub fn register(t: &mut Registry) {
         c.events().wait_for(&container.id, "oom", |_| true).await?;
         Ok(())
     });
+    t.add("the ptrace platform runs containers and execs as well", async |c| {
+        let options = crate::task::policy::handler("[gvisor]\nplatform = \"ptrace\"\n");
+        let container = c.container().waiting().options(options).start().await?;
+        same!(
+            container.sh("echo fine; exit 3").await?,
+            crate::context::Output {
+                code: 3,
+                stdout: "fine\n".to_owned(),
+                stderr: String::new(),
+            }
+        );
+        Ok(())
+    });
     t.add("a container without gVisor runs beside one with it", async |c| {
         let options = crate::task::policy::handler("runtime = \"native\"\n");
         let native = c.container().args(&["uname", "-r"]).options(options).output().await?;

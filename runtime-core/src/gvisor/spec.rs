@@ -130,7 +130,7 @@ pub fn check(plan: &Plan, role: &Role) -> Result<(), Error> {
             "the sentry starts processes with 0022; set it in the program",
         ),
         (
-            "the policy's deny_write_execute",
+            "memory_deny_write_execute",
             process.deny_write_execute,
             "the sentry lets programs make code as they run; use the native runtime",
         ),
