@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self as unix, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A process that cannot be mistaken for another: a pid alone may have been used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,8 @@ pub struct Record {
     /// The spec's annotations, where hooks are owed: they are part of what those read.
     #[serde(default)]
     pub annotations: Vec<(String, String)>,
-    /// What the node demanded of it, and who decided each setting.
-    #[serde(default)]
+    /// What the node demanded of it, and who decided each setting; None where a version with other settings wrote it.
+    #[serde(default, deserialize_with = "known_policy")]
     pub policy: Option<crate::policy::Policy>,
     /// The directory of the gVisor sandbox that this container is the first of.
     #[serde(default)]
@@ -211,6 +211,12 @@ impl Record {
     }
 }
 
+/// Nothing is cleaned up by the policy: after an upgrade, one that cannot be read any more must not keep `delete` from it.
+fn known_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Option<crate::policy::Policy>, D::Error> {
+    let policy = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(policy).ok())
+}
+
 #[derive(Deserialize)]
 struct Layout {
     version: u32,
@@ -278,6 +284,25 @@ mod tests {
         Record::remove(bundle.path()).unwrap();
         Record::remove(bundle.path()).unwrap();
         assert_eq!(Record::read(bundle.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_with_the_policy_of_another_version_is_read_without_it() {
+        let bundle = tempfile::tempdir().unwrap();
+        let record = record();
+        let mut document = serde_json::to_value(&record).unwrap();
+        for policy in [serde_json::json!({"mode": {"value": "agent"}}), serde_json::json!("x")] {
+            document["policy"] = policy;
+            std::fs::write(bundle.path().join(FILE_NAME), document.to_string()).unwrap();
+            let read = Record::read(bundle.path()).unwrap().unwrap();
+            assert_eq!(
+                read,
+                Record {
+                    policy: None,
+                    ..record.clone()
+                }
+            );
+        }
     }
 
     #[test]

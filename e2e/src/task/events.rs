@@ -261,7 +261,8 @@ fn of_other_things(t: &mut Registry) {
             same!(c.events().kinds(&container.id), ["create", "start", "oom", "exit"]);
         }
         Ok(())
-    });
+    })
+    .old_runc_differs("on a busy machine it tells of the exit and not of what came before");
     t.add("every exit of thirty execs is seen exactly once", async |c| {
         let container = c.container().waiting().start().await?;
         let mut execs = Vec::new();
