@@ -82,6 +82,9 @@ pub enum Error {
 /// socket to remove.
 pub const ADDRESS_FILE: &str = "address";
 
+/// File in the bundle of a container whose shim was there already: the socket is for others to remove.
+pub const JOINED_FILE: &str = "nucleus-joined";
+
 /// Runs the action: the working directory is the bundle.
 pub fn run(args: &Args) -> Result<(), Error> {
     for (name, value) in [("namespace", &args.namespace), ("id", &args.id)] {
@@ -111,7 +114,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             return Err(error);
         }
     } else {
-        written?;
+        written.and_then(|()| write_file(JOINED_FILE, ""))?;
     }
     let mut stdout = io::stdout().lock();
     stdout
@@ -132,10 +135,18 @@ fn write_address(address: &str) -> Result<(), Error> {
     let temporary = format!(".{ADDRESS_FILE}");
     std::fs::write(&temporary, address)
         .and_then(|()| std::fs::rename(&temporary, ADDRESS_FILE))
-        .map_err(|source| Error::AddressFile {
-            path: ADDRESS_FILE.into(),
-            source,
-        })
+        .map_err(file_error(ADDRESS_FILE))
+}
+
+fn write_file(name: &'static str, text: &str) -> Result<(), Error> {
+    std::fs::write(name, text).map_err(file_error(name))
+}
+
+fn file_error(name: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::AddressFile {
+        path: name.into(),
+        source,
+    }
 }
 
 /// Executes the server with the listener as its stdin: the one descriptor that can be handed over without a step between
