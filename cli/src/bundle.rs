@@ -205,7 +205,7 @@ mod tests {
         let config = directory.path().join("node.toml");
         std::fs::write(&config, "version = 1\nmode = 'production'\n").unwrap();
         let error = explain(directory.path(), None, Some(&config), false).unwrap_err();
-        let text = crate::report::chain(&error);
+        let text = runtime_core::error_chain::chain(&error);
         assert!(
             text.contains("would be refused") && text.contains("require.memory_limit"),
             "{text}"

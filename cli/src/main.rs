@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use runtime_core::error_chain::chain;
 
 /// Explains what nucleus makes of a container.
 #[derive(Parser)]
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
         Ok(report) if args.json => println!("{:#}", report.json()),
         Ok(report) => print!("{report}"),
         Err(error) => {
-            eprintln!("nucleus: {}", report::chain(error.as_ref()));
+            eprintln!("nucleus: {}", chain(error.as_ref()));
             return ExitCode::FAILURE;
         }
     }

@@ -1,6 +1,6 @@
 //! What is told, for people and as JSON.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use runtime_core::policy::Policy;
 use serde_json::{Map, Value, json};
@@ -59,18 +59,6 @@ impl fmt::Display for Report {
             None => Ok(()),
         }
     }
-}
-
-/// An error and what it comes from, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// `2: CAP_CHOWN, CAP_KILL`

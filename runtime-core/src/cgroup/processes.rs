@@ -71,19 +71,18 @@ pub(super) fn signal_all(part: &Directory, signal: Signal) -> Result<(), Error> 
 /// never hit: after the pidfds are open the list is read again, so that what a pidfd stands for is either a process that
 /// the list names, or dead.
 pub(super) fn send(part: &Directory, pids: &[i32], signal: Signal) -> Result<Vec<OwnedFd>, Error> {
+    let failed = |pid, source| Error::Send {
+        signal: signal.as_raw(),
+        pid,
+        source,
+    };
     let mut opened = Vec::with_capacity(pids.len());
     for &pid in pids {
         let Some(name) = Pid::from_raw(pid) else { continue };
         match rustix::process::pidfd_open(name, PidfdFlags::empty()) {
             Ok(pidfd) => opened.push((pid, pidfd)),
             Err(Errno::SRCH) => {}
-            Err(source) => {
-                return Err(Error::Send {
-                    signal: signal.as_raw(),
-                    pid,
-                    source,
-                });
-            }
+            Err(source) => return Err(failed(pid, source)),
         }
     }
     let confirmed: HashSet<i32> = processes(part)?.into_iter().collect();
@@ -93,13 +92,7 @@ pub(super) fn send(part: &Directory, pids: &[i32], signal: Signal) -> Result<Vec
         match rustix::process::pidfd_send_signal(&pidfd, signal) {
             Ok(()) => sent.push(pidfd),
             Err(Errno::SRCH) => {}
-            Err(source) => {
-                return Err(Error::Send {
-                    signal: signal.as_raw(),
-                    pid,
-                    source,
-                });
-            }
+            Err(source) => return Err(failed(pid, source)),
         }
     }
     Ok(sent)

@@ -4,14 +4,16 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::command::{CONSOLE_FD, LOG_FD};
 use super::launch::{Files, Request};
+use super::{Error, failing, file};
+use crate::error_chain::chain;
 use crate::mounts::{self, Tree};
-use crate::native::{chain, from_memfd};
+use crate::native::from_memfd;
 use crate::plan::{Container, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MountSource};
 use crate::sys::mount::{MountAttr, set_attributes};
 use crate::sys::spawn::{attach, reset_signals};
@@ -19,25 +21,6 @@ use crate::sys::{message, namespace, process};
 
 /// The socket to the shim, at the launcher's start.
 const SOCKET_FD: i32 = 3;
-
-/// Why runsc could not be run.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("{operation}")]
-    Io { operation: &'static str, source: io::Error },
-    #[error("{operation} {}", path.display())]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error(transparent)]
-    Mount(#[from] mounts::Error),
-}
-
-fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { operation, source }
-}
 
 /// Never returns: it becomes runsc, or tells the shim why not.
 pub fn launcher_main() -> ! {
@@ -54,38 +37,40 @@ pub fn launcher_main() -> ! {
 }
 
 fn launch(socket: &OwnedFd) -> Result<(), Error> {
-    process::set_dumpable(false).map_err(io("hiding the launcher's memory"))?;
+    process::set_dumpable(false).map_err(failing("hiding the launcher's memory"))?;
     reset_signals();
-    let (_, fds) = message::receive(socket).map_err(io("hearing from the shim"))?;
+    let (_, fds) = message::receive(socket).map_err(failing("hearing from the shim"))?;
     let mut fds = fds.into_iter();
     let (Some(request), Some(runsc), Some(log)) = (fds.next(), fds.next(), fds.next()) else {
-        return Err(io("hearing from the shim")(io::ErrorKind::UnexpectedEof.into()));
+        return Err(failing("hearing from the shim")(io::ErrorKind::UnexpectedEof.into()));
     };
-    let request: Request = from_memfd(request).map_err(io("reading the request"))?;
+    let request: Request = from_memfd(request).map_err(failing("reading the request"))?;
     let console = if request.console { fds.next() } else { None };
     let mut places: Vec<OwnedFd> = fds.collect();
     let unified = if request.unified { places.pop() } else { None };
     join(&places, unified.as_ref())?;
     if let Some(files) = &request.files {
-        namespace::unshare(libc::CLONE_NEWNS).map_err(io("unsharing the mount namespace"))?;
+        namespace::unshare(libc::CLONE_NEWNS).map_err(failing("unsharing the mount namespace"))?;
         mount(files)?;
     }
     if request.terminal {
-        process::set_controlling_terminal(process::standard_stream(0)).map_err(io("taking control of the terminal"))?;
+        process::set_controlling_terminal(process::standard_stream(0))
+            .map_err(failing("taking control of the terminal"))?;
     }
-    rustix::process::chdir("/").map_err(|errno| io("changing to /")(errno.into()))?;
+    rustix::process::chdir("/").map_err(|errno| failing("changing to /")(errno.into()))?;
     let arguments: Vec<CString> = request
         .arguments
         .into_iter()
         .map(CString::new)
         .collect::<Result<_, _>>()
-        .map_err(|error| io("naming runsc's arguments")(error.into()))?;
+        .map_err(|error| failing("naming runsc's arguments")(error.into()))?;
     let arguments: Vec<_> = arguments.iter().map(CString::as_c_str).collect();
     let handed = [(Some(log), LOG_FD), (console, CONSOLE_FD)];
     let handed: Vec<(&OwnedFd, i32)> = handed.iter().filter_map(|(fd, at)| Some((fd.as_ref()?, *at))).collect();
     // The shim's socket is at one of these numbers: it is moved out of the way, and closes with the execve.
-    let moved = rustix::io::fcntl_dupfd_cloexec(socket, 64).map_err(|errno| io("moving a socket")(errno.into()))?;
-    let runsc = rustix::io::fcntl_dupfd_cloexec(&runsc, 64).map_err(|errno| io("moving runsc")(errno.into()))?;
+    let moved =
+        rustix::io::fcntl_dupfd_cloexec(socket, 64).map_err(|errno| failing("moving a socket")(errno.into()))?;
+    let runsc = rustix::io::fcntl_dupfd_cloexec(&runsc, 64).map_err(|errno| failing("moving runsc")(errno.into()))?;
     let failed = process::become_program(&runsc, &arguments, &handed);
     let text = format!("executing runsc: {failed}");
     let _ = message::send(&moved, text.as_bytes(), &[]);
@@ -95,7 +80,7 @@ fn launch(socket: &OwnedFd) -> Result<(), Error> {
 /// The launcher and all that comes of it are in the container's cgroups.
 fn join(places: &[OwnedFd], unified: Option<&OwnedFd>) -> Result<(), Error> {
     for place in places {
-        rustix::io::write(place, b"0").map_err(|errno| io("joining the cgroup")(errno.into()))?;
+        rustix::io::write(place, b"0").map_err(|errno| failing("joining the cgroup")(errno.into()))?;
     }
     if let Some(directory) = unified {
         rustix::fs::openat(
@@ -105,7 +90,7 @@ fn join(places: &[OwnedFd], unified: Option<&OwnedFd>) -> Result<(), Error> {
             Mode::empty(),
         )
         .and_then(|file| rustix::io::write(&file, b"0"))
-        .map_err(|errno| io("joining the unified cgroup")(errno.into()))?;
+        .map_err(|errno| failing("joining the unified cgroup")(errno.into()))?;
     }
     Ok(())
 }
@@ -119,34 +104,29 @@ fn mount(files: &Files) -> Result<(), Error> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-    .map_err(|errno| io("opening /proc")(errno.into()))?;
+    .map_err(|errno| failing("opening /proc")(errno.into()))?;
     let tree = Tree::open(&container, proc.as_fd())?;
     let nodev = MountAttr {
         set: MOUNT_ATTR_NODEV,
         ..MountAttr::default()
     };
-    set_attributes(tree.root(), true, nodev).map_err(io("taking device nodes from the rootfs"))?;
+    set_attributes(tree.root(), true, nodev).map_err(failing("taking device nodes from the rootfs"))?;
     tree.attach_root(&container)?;
     tree.seal_paths(&container)?;
     let directory = |path: &Path| {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
-            Error::File {
-                operation: "opening",
-                path: path.to_owned(),
-                source: errno.into(),
-            }
-        })
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| file("opening", path)(errno.into()))
     };
     let private = mounts::open_filesystem(&private())?;
-    attach(&private, directory(&files.mounts)?.as_fd()).map_err(io("mounting the sources' directory"))?;
+    attach(&private, directory(&files.mounts)?.as_fd()).map_err(failing("mounting the sources' directory"))?;
     for (index, (mount, source)) in container.mounts.iter().zip(tree.sources()).enumerate() {
         let (MountSource::Bind { .. }, Some(source)) = (&mount.source, source) else {
             continue;
         };
-        set_attributes(source, true, nodev).map_err(io("taking device nodes from a volume"))?;
+        set_attributes(source, true, nodev).map_err(failing("taking device nodes from a volume"))?;
         let name = index.to_string();
-        let target = mount_point(private.as_fd(), &name, source).map_err(io("making a mount point"))?;
-        attach(source, target.as_fd()).map_err(io("mounting a volume"))?;
+        let target = mount_point(private.as_fd(), &name, source).map_err(failing("making a mount point"))?;
+        attach(source, target.as_fd()).map_err(failing("mounting a volume"))?;
     }
     Ok(())
 }

@@ -88,6 +88,9 @@ pub enum Error {
         operation: &'static str,
         reason: &'static str,
     },
+    /// What runsc is to find mounted.
+    #[error(transparent)]
+    Mount(#[from] crate::mounts::Error),
     #[error(transparent)]
     Hook(#[from] crate::hooks::Error),
     #[error(transparent)]

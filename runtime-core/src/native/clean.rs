@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 
 use super::Error;
+use super::lifecycle_hooks::poststop;
 use crate::cgroup::Cgroup;
 use crate::hooks;
 use crate::record::{ProcessId, Record};
@@ -90,17 +91,18 @@ fn clean_one(bundle: &Path, record: &Record) -> Result<(), Error> {
     }
     // Before the hooks: containerd gives all this five seconds, and a hook may take more.
     Record::remove(bundle)?;
-    let state = hooks::State {
-        id: &record.id,
-        status: "stopped",
-        pid: 0,
-        bundle,
-        annotations: &record.annotations,
+    let state = || {
+        let state = hooks::State {
+            id: &record.id,
+            status: "stopped",
+            pid: 0,
+            bundle,
+            annotations: &record.annotations,
+        };
+        state.to_json()
     };
-    for hook in &record.poststop {
-        // The container is gone; what a poststop hook says does not change that.
-        let _ = hooks::run(hook, &state.to_json(), bundle);
-    }
+    // The container is gone; what a poststop hook says does not change that.
+    let _ = poststop(&record.poststop, bundle, state);
     Ok(())
 }
 

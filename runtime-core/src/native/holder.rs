@@ -4,7 +4,6 @@
 //! It stands outside the container's PID namespace and cgroups: nothing in the container sees or signals it, no limit of
 //! the container's hits it. Its end is the end of the container's mount namespace, if no process of the container is left.
 
-use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::late::Late;
 use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
 use super::{console, domain, init};
+use crate::error_chain::chain;
 use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Namespace, Namespaces};
 use crate::sys::fork::{Fork, fork_sibling};
@@ -127,18 +127,6 @@ pub fn holder_main() -> ! {
             process::exit_now(1)
         }
     }
-}
-
-/// An error and what it comes from, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn hold(control: &OwnedFd) -> Result<(), Error> {

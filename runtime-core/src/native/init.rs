@@ -129,7 +129,7 @@ fn finish(result: Result<Prepared, Error>, plan: &Process, socket: &OwnedFd) -> 
         Err(error) => error,
     };
     if !matches!(error, Error::Alone) {
-        wire::report(socket, &super::holder::chain(&error));
+        wire::report(socket, &crate::error_chain::chain(&error));
     }
     process::exit_now(1)
 }

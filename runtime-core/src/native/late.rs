@@ -6,9 +6,10 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::holder::{Error, chain};
+use super::holder::Error;
 use super::lifecycle_hooks;
 use super::wire::{self, Message, Tag};
+use crate::error_chain::chain;
 use crate::mounts::{HierarchyView, Tree};
 use crate::plan::{self, Process};
 use crate::sys::fork::{Fork, fork};

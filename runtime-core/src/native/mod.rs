@@ -31,7 +31,6 @@ use crate::sys::process;
 pub use clean::{Cleaned, clean};
 pub use container::Container;
 pub use create::create;
-pub(crate) use holder::chain;
 pub use holder::holder_main;
 pub use member::{ACTION as MEMBER_ACTION, member_main};
 pub(crate) use wire::{from_memfd, memfd};

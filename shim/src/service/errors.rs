@@ -1,11 +1,11 @@
 //! The one table that says which ttrpc code an error has. containerd's clients act on codes, people read messages.
 
-use std::fmt::Write as _;
-
 use ttrpc::{Code, get_status};
 
 use super::options;
 use crate::container;
+
+pub use runtime_core::error_chain::chain;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,17 +101,6 @@ fn code(error: &Error) -> Code {
 /// `error` as an answer to the client.
 pub fn status(error: Error) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code(&error), chain(&error)))
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(text, ": {error}").expect("writing to a String cannot fail");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
