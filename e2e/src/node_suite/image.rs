@@ -5,15 +5,28 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use super::packages::{self, Programs};
 use super::{home, text};
-use crate::prepare::{Tools, step};
+use crate::prepare::programs::{self, Programs};
+use crate::prepare::{Tools, debian, step};
 
 /// Goes up when what is built below changes: then the base is built anew.
 const VERSION: u32 = 1;
 
-const PACKAGES: &str = "linux-image-cloud-amd64,systemd,systemd-sysv,dbus,udev,containerd,runc,apparmor,kmod,iproute2,\
-    procps,util-linux,busybox-static";
+const PACKAGES: [&str; 13] = [
+    "linux-image-cloud-amd64",
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "containerd",
+    "runc",
+    "apparmor",
+    "kmod",
+    "iproute2",
+    "procps",
+    "util-linux",
+    "busybox-static",
+];
 
 /// Runs what the second disk says, then the machine is done. Its words go to the second serial line: the first is the
 /// kernel's.
@@ -67,7 +80,7 @@ pub async fn prepare() -> Result<Host> {
     }
     let home = home();
     std::fs::create_dir_all(&home).with_context(|| format!("make {}", text(&home)))?;
-    let programs = packages::fetch(&home).await?;
+    let programs = programs::fetch(&home, &[&["qemu-system-x86"], &debian::PACKAGES[..]].concat()).await?;
     let base = home.join(format!("base-{VERSION}"));
     let done = base.join("done");
     if !done.exists() {
@@ -87,19 +100,7 @@ async fn build(programs: &Programs, base: &Path) -> Result<()> {
         std::fs::remove_dir_all(base).with_context(|| format!("remove {}", text(base)))?;
     }
     let root = base.join("root");
-    std::fs::create_dir_all(&root).with_context(|| format!("make {}", text(&root)))?;
-    let mut debootstrap = programs.command("usr/sbin/debootstrap");
-    debootstrap
-        .args(["--variant=minbase", &format!("--include={PACKAGES}"), "bookworm"])
-        .arg(&root)
-        .arg("http://deb.debian.org/debian")
-        // Its own programs run in the new root, with that one's libraries.
-        .env_remove("LD_LIBRARY_PATH");
-    step(
-        "install Debian 12 into a directory (about two minutes)",
-        &mut debootstrap,
-    )
-    .await?;
+    debian::install(programs, &root, &PACKAGES).await?;
     let units = root.join("etc/systemd/system");
     std::fs::write(units.join("nucleus-e2e.service"), UNIT).context("write the unit of the tests")?;
     let wants = units.join("multi-user.target.wants");
@@ -122,9 +123,6 @@ async fn build(programs: &Programs, base: &Path) -> Result<()> {
             .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
         let found = found.with_context(|| format!("no {prefix}… in {}", text(&boot)))?;
         std::fs::copy(found.path(), base.join(name)).with_context(|| format!("copy {}", text(&found.path())))?;
-    }
-    for cache in ["var/cache/apt/archives", "var/lib/apt/lists"] {
-        std::fs::remove_dir_all(root.join(cache)).with_context(|| format!("remove {cache}"))?;
     }
     make_disk(&root, &base.join("disk.ext4"), 2048).await?;
     std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))

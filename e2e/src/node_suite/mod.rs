@@ -6,7 +6,6 @@
 mod behaviours;
 mod image;
 mod machine;
-mod packages;
 mod report;
 
 use std::path::{Path, PathBuf};

@@ -2,8 +2,10 @@
 //! proxy, our own static binaries. Nothing is installed and no service of the machine is touched.
 
 mod binaries;
+pub mod debian;
 pub mod go_tools;
 pub mod packages;
+pub mod programs;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,14 +1,11 @@
-//! qemu and debootstrap out of Debian's packages, unpacked beside us: nothing is installed.
+//! Programs of Debian's and Ubuntu's packages with all that they need, unpacked beside us: nothing is installed.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use crate::prepare::step;
-
-/// What is unpacked.
-const WANTED: [&str; 2] = ["qemu-system-x86", "debootstrap"];
+use super::step;
 
 /// Where the unpacked packages are.
 #[derive(Clone, Debug)]
@@ -31,22 +28,29 @@ impl Programs {
         command
     }
 
+    /// debootstrap's option that names Debian's keys.
+    pub fn keyring(&self) -> String {
+        let keys = self.root.join("usr/share/keyrings/debian-archive-keyring.gpg");
+        format!("--keyring={}", keys.display())
+    }
+
     /// Where qemu's firmware is.
     pub fn firmware(&self) -> [PathBuf; 2] {
         ["usr/share/qemu", "usr/share/seabios"].map(|below| self.root.join(below))
     }
 }
 
-/// Unpacks them into `home` with whatever they need that this machine does not have.
-pub async fn fetch(home: &Path) -> Result<Programs> {
+/// Unpacks the wanted packages into `home`, with whatever they need that this machine does not have.
+pub async fn fetch(home: &Path, wanted: &[&str]) -> Result<Programs> {
     let programs = Programs {
         root: home.join("programs"),
     };
     let done = home.join("programs.done");
-    if done.exists() {
+    let these = wanted.join("\n");
+    if std::fs::read_to_string(&done).is_ok_and(|there| there == these) {
         return Ok(programs);
     }
-    let packages = match missing().await {
+    let packages = match missing(wanted).await {
         Ok(packages) => packages,
         Err(first) => {
             step(
@@ -55,7 +59,7 @@ pub async fn fetch(home: &Path) -> Result<Programs> {
             )
             .await
             .with_context(|| format!("after: {first:#}"))?;
-            missing().await?
+            missing(wanted).await?
         }
     };
     let downloads = home.join("packages");
@@ -65,7 +69,7 @@ pub async fn fetch(home: &Path) -> Result<Programs> {
         .args(["download", "-qq"])
         .args(&packages)
         .current_dir(&downloads);
-    step("download qemu and debootstrap", &mut download).await?;
+    step(&format!("download {}", wanted.join(", ")), &mut download).await?;
     for entry in std::fs::read_dir(&downloads)?.flatten() {
         let file = entry.path();
         let output = Command::new("dpkg")
@@ -83,18 +87,18 @@ pub async fn fetch(home: &Path) -> Result<Programs> {
             );
         }
     }
-    std::fs::write(&done, "").with_context(|| format!("write {}", done.display()))?;
+    std::fs::write(&done, these).with_context(|| format!("write {}", done.display()))?;
     Ok(programs)
 }
 
 /// The wanted packages, and those they need that are not installed.
-async fn missing() -> Result<Vec<String>> {
+async fn missing(wanted: &[&str]) -> Result<Vec<String>> {
     let mut simulate = Command::new("apt-get");
     // A wanted package that is installed here is downloaded all the same.
     simulate
         .args(["--simulate", "--no-install-recommends", "--reinstall", "install"])
-        .args(WANTED);
-    let text = step("look for qemu's packages", &mut simulate).await?;
+        .args(wanted);
+    let text = step(&format!("look for {}", wanted.join(", ")), &mut simulate).await?;
     let names: Vec<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("Inst "))
@@ -102,7 +106,7 @@ async fn missing() -> Result<Vec<String>> {
         .map(str::to_owned)
         .collect();
     if names.is_empty() {
-        bail!("apt-get knows of nothing to fetch for {WANTED:?}");
+        bail!("apt-get knows of nothing to fetch for {wanted:?}");
     }
     Ok(names)
 }
