@@ -1,6 +1,7 @@
-//! `nucleus`: what a container will be given, what a running one was given, and who decided it.
+//! `nucleus`: what a container will be given, what a running one was given, and who decided it; what this node lacks.
 
 mod bundle;
+mod check;
 mod report;
 mod running;
 
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use runtime_core::error_chain::chain;
 
-/// Explains what nucleus makes of a container.
+/// Explains what nucleus makes of a container, and of this node.
 #[derive(Parser)]
 #[command(name = "nucleus", version)]
 struct Cli {
@@ -22,6 +23,16 @@ struct Cli {
 enum Command {
     /// Show each setting of the policy, who decided it, and what is enforced because of it
     Explain(ExplainArgs),
+    /// Show what this node can do for containers, what it lacks and what to do; fails where none can run
+    Check(CheckArgs),
+}
+
+/// How to tell.
+#[derive(Args)]
+struct CheckArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// A bundle, or a running container.
@@ -60,7 +71,27 @@ struct ExplainArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Explain(args) = Cli::parse().command;
+    match Cli::parse().command {
+        Command::Explain(args) => explain(&args),
+        Command::Check(args) => check(&args),
+    }
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    let table = check::check();
+    if args.json {
+        println!("{:#}", table.json());
+    } else {
+        print!("{table}");
+    }
+    if table.is_usable() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn explain(args: &ExplainArgs) -> ExitCode {
     let report = match (&args.bundle, &args.running) {
         (Some(directory), _) => {
             bundle::explain(directory, args.options.as_deref(), args.config.as_deref(), args.spec).map_err(boxed)

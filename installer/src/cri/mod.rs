@@ -106,13 +106,19 @@ pub fn version(socket: &Path) -> Result<RuntimeVersion, CriError> {
 
 /// Asks for the names of the handlers that pods can name.
 pub fn handlers(socket: &Path) -> Result<Vec<String>, CriError> {
+    let runtimes = runtimes(socket)?;
+    Ok(runtimes.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Asks for the handlers, each with the type of its runtime.
+pub fn runtimes(socket: &Path) -> Result<Vec<(String, String)>, CriError> {
     const METHOD: &str = "/runtime.v1.RuntimeService/Status";
     // `verbose = true`: the configuration in force comes along, with every containerd since 1.6.
     let answer = call(socket, METHOD, &[0x08, 0x01])?;
-    handlers_in(&answer).ok_or_else(|| misunderstood(socket, METHOD))
+    runtimes_in(&answer).ok_or_else(|| misunderstood(socket, METHOD))
 }
 
-fn handlers_in(answer: &[u8]) -> Option<Vec<String>> {
+fn runtimes_in(answer: &[u8]) -> Option<Vec<(String, String)>> {
     const INFO: u32 = 2;
     for (field, value) in fields(answer).ok()? {
         let Field::Bytes(entry) = value else { continue };
@@ -130,7 +136,9 @@ fn handlers_in(answer: &[u8]) -> Option<Vec<String>> {
         }
         let config: serde_json::Value = serde_json::from_str(&part(2)?).ok()?;
         let runtimes = config.pointer("/containerd/runtimes")?.as_object()?;
-        return Some(runtimes.keys().cloned().collect());
+        let kind = |runtime: &serde_json::Value| runtime["runtimeType"].as_str().unwrap_or_default().to_owned();
+        let runtimes = runtimes.iter().map(|(name, runtime)| (name.clone(), kind(runtime)));
+        return Some(runtimes.collect());
     }
     None
 }
@@ -161,7 +169,7 @@ fn misunderstood(socket: &Path, method: &'static str) -> CriError {
 
 #[cfg(test)]
 mod tests {
-    use super::{RuntimeVersion, handlers_in};
+    use super::{RuntimeVersion, runtimes_in};
 
     #[test]
     fn containerd_is_supported_from_1_6_on() {
@@ -185,15 +193,19 @@ mod tests {
 
     #[test]
     fn handlers_are_read_out_of_the_configuration_in_force() {
-        let json = br#"{"containerd":{"runtimes":{"nucleus":{},"runc":{}}}}"#;
+        let json = br#"{"containerd":{"runtimes":{"nucleus":{"runtimeType":"ours"},"runc":{}}}}"#;
         let mut entry = vec![0x0a, 6];
         entry.extend(b"config");
         entry.extend([0x12, u8::try_from(json.len()).unwrap()]);
         entry.extend(json);
         let mut answer = vec![0x0a, 0, 0x12, u8::try_from(entry.len()).unwrap()];
         answer.extend(entry);
-        assert_eq!(handlers_in(&answer).unwrap(), ["nucleus", "runc"]);
-        assert_eq!(handlers_in(&answer[..10]), None);
-        assert_eq!(handlers_in(&[]), None);
+        let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
+        assert_eq!(
+            runtimes_in(&answer).unwrap(),
+            [pair("nucleus", "ours"), pair("runc", "")]
+        );
+        assert_eq!(runtimes_in(&answer[..10]), None);
+        assert_eq!(runtimes_in(&[]), None);
     }
 }

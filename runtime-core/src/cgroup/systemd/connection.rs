@@ -7,6 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
 use super::error::Error;
 use super::message::{Call, ERROR, Malformed, Message, PREFIX, RETURN, SIGNAL, Writer, length};
 
@@ -14,6 +17,9 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const SERVICE: &str = "org.freedesktop.systemd1";
 const BUS: &str = "org.freedesktop.DBus";
+/// After so long without a word about a job systemd is asked for it: what it tells while it executes itself anew, nobody
+/// hears.
+const QUIET: Duration = Duration::from_millis(500);
 /// The longest line of an authentication that makes sense.
 const MAX_LINE: usize = 512;
 
@@ -217,13 +223,57 @@ impl Connection {
         }
     }
 
-    /// Waits for the end of `job`; how it ended. It may have been told before the answer that names the job.
-    pub fn await_job(&mut self, job: &str, member: &'static str, unit: &str) -> Result<String, Error> {
+    /// Waits for the end of `job`; how it ended, None where it ended and nobody told us how. It may have been told before
+    /// the answer that names the job.
+    pub fn await_job(&mut self, job: &str, member: &'static str, unit: &str) -> Result<Option<String>, Error> {
         loop {
-            if let Some(at) = self.removed.iter().position(|(own, _)| own == job) {
-                return Ok(self.removed.swap_remove(at).1);
+            if let Some(result) = self.told(job) {
+                return Ok(Some(result));
+            }
+            if self.is_quiet().map_err(|error| self.in_time(error, member, unit))? {
+                if !self.has_job(job, unit)? {
+                    return Ok(self.told(job));
+                }
+                continue;
             }
             self.receive().map_err(|error| self.in_time(error, member, unit))?;
+        }
+    }
+
+    /// How a job ended, if we were told.
+    fn told(&mut self, job: &str) -> Option<String> {
+        let at = self.removed.iter().position(|(own, _)| own == job)?;
+        Some(self.removed.swap_remove(at).1)
+    }
+
+    /// Whether nothing comes for a while.
+    fn is_quiet(&self) -> Result<bool, Error> {
+        let begun = Instant::now();
+        loop {
+            let left = self.left().map_err(self.io("hear from"))?;
+            let left = left.min(QUIET.saturating_sub(begun.elapsed()));
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            match rustix::event::poll(&mut [PollFd::new(&self.stream, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) => return Ok(true),
+                Ok(_) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(source) => return Err(self.io("wait for")(source.into())),
+            }
+        }
+    }
+
+    /// Whether systemd still has a job.
+    fn has_job(&mut self, job: &str, unit: &str) -> Result<bool, Error> {
+        let number = job.rsplit('/').next().and_then(|number| number.parse().ok());
+        let number = number.ok_or_else(|| self.malformed("a job without a number"))?;
+        let mut body = Writer::default();
+        body.u32(number);
+        match self.call("GetJob", "u", unit, body) {
+            Err(error) if error.is("NoSuchJob") => Ok(false),
+            result => result.map(|_| true),
         }
     }
 

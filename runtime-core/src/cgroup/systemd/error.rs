@@ -29,6 +29,8 @@ pub enum Error {
     },
     #[error("systemd's job {job} of {unit} ended with {result:?} instead of \"done\"")]
     Job { job: String, unit: String, result: String },
+    #[error("systemd's job {job} of {unit} has ended, and systemd did not say how")]
+    Untold { job: String, unit: String },
     #[error("systemd has not answered {member} of {unit} after {seconds} s")]
     Timeout {
         member: &'static str,
@@ -40,9 +42,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the connection broke, as it does when systemd executes itself anew; nothing is known of what was asked then.
+    /// Whether what was asked was lost, as it is when systemd executes itself anew: the connection breaks, or the end of a job
+    /// is told to nobody. Nothing is known of what was asked then.
     /// The bus says it in its own words.
     pub(super) fn is_broken(&self) -> bool {
+        if matches!(self, Self::Untold { .. }) {
+            return true;
+        }
         const OF_THE_BUS: [&str; 4] = ["NoReply", "Disconnected", "ServiceUnknown", "NameHasNoOwner"];
         if let Self::Method { name, .. } = self {
             let name = name.strip_prefix("org.freedesktop.DBus.Error.");

@@ -1,6 +1,6 @@
 //! The systemd driver: the container's cgroup is a transient scope of systemd's, made and ended over D-Bus.
 //!
-//! By hand rather than with `zbus`: five calls, each on a connection that is closed after it (figures in
+//! By hand rather than with `zbus`: six calls, each on a connection that is closed after it (figures in
 //! docs/architecture.md).
 
 mod connection;
@@ -11,6 +11,7 @@ pub(super) mod properties;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use connection::{Connection, Sockets};
@@ -24,12 +25,16 @@ pub(crate) use name::is_systemd;
 const LIMIT: Duration = Duration::from_secs(25);
 /// How long it may be away, while it executes itself anew.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a scope that we asked for may take to hold our process, where systemd executed itself anew behind our request.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// A container's scope.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
     scope: Scope,
     sockets: Sockets,
+    /// Where processes say in which cgroup they are.
+    processes: PathBuf,
 }
 
 impl Unit {
@@ -37,6 +42,7 @@ impl Unit {
         Self {
             scope,
             sockets: Sockets::default(),
+            processes: "/proc".into(),
         }
     }
 
@@ -46,35 +52,31 @@ impl Unit {
         let mut properties = properties::of_scope(&self.scope.slice, description, member.unsigned_abs());
         properties.extend(limits);
         let deadline = Instant::now() + LIMIT;
-        let mut cleared = false;
+        let mut refused: Option<Instant> = None;
         self.with_manager(deadline, |manager, again| {
-            if again && self.holds(member) {
-                // The connection broke behind our request, not before it.
-                return Ok(());
-            }
-            let mut body = Writer::default();
-            body.text(unit);
-            body.text("fail");
-            body.properties(&properties);
-            body.no_structures();
-            match manager.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, body) {
-                // One that failed keeps its name until somebody asks for its end.
-                Err(error) if error.is("UnitExists") && !cleared => {
-                    cleared = true;
-                    reset_failed(manager, unit)?;
-                    let mut body = Writer::default();
-                    body.text(unit);
-                    body.text("fail");
-                    body.properties(&properties);
-                    body.no_structures();
-                    manager.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, body)
+            loop {
+                if again && self.holds(member) {
+                    // The connection broke behind our request, not before it.
+                    return Ok(());
                 }
-                result => result,
+                let mut body = Writer::default();
+                body.text(unit);
+                body.text("fail");
+                body.properties(&properties);
+                body.no_structures();
+                match manager.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, body) {
+                    Err(Error::Untold { .. }) if self.holds(member) => return Ok(()),
+                    Err(error) if error.is("UnitExists") => match refused {
+                        // One that failed keeps its name until somebody asks for its end.
+                        None => refused = Some(Instant::now()),
+                        // And this one may be what we asked for before the connection broke: its job is still to come.
+                        Some(first) if again && first.elapsed() < SETTLE => std::thread::sleep(PAUSE),
+                        Some(_) => return Err(Error::Exists { unit: unit.clone() }),
+                    },
+                    result => return result,
+                }
+                reset_failed(manager, unit)?;
             }
-            .map_err(|error| match error.is("UnitExists") {
-                true => Error::Exists { unit: unit.clone() },
-                false => error,
-            })
         })
     }
 
@@ -104,7 +106,7 @@ impl Unit {
             match manager.job("StopUnit", "ss", unit, body) {
                 Err(error) if error.is("NoSuchUnit") => Ok(()),
                 // A scope that ended by itself meanwhile takes its job with it.
-                Err(Error::Job { .. }) | Ok(()) => reset_failed(manager, unit),
+                Err(Error::Job { .. } | Error::Untold { .. }) | Ok(()) => reset_failed(manager, unit),
                 Err(error) => Err(error),
             }
         });
@@ -117,7 +119,8 @@ impl Unit {
 
     /// Whether `member` is in the scope.
     fn holds(&self, member: i32) -> bool {
-        let text = std::fs::read_to_string(format!("/proc/{member}/cgroup")).unwrap_or_default();
+        let file = self.processes.join(format!("{member}/cgroup"));
+        let text = std::fs::read_to_string(file).unwrap_or_default();
         let end = format!("/{}", self.scope.unit);
         text.lines().any(|line| line.ends_with(&end))
     }
@@ -154,13 +157,11 @@ impl Connection {
             socket: "/run/systemd/private".into(),
             fault,
         })?;
-        match self.await_job(&job, member, unit)?.as_str() {
-            "done" => Ok(()),
-            result => Err(Error::Job {
-                job,
-                unit: unit.to_owned(),
-                result: result.to_owned(),
-            }),
+        let unit = unit.to_owned();
+        match self.await_job(&job, member, &unit)? {
+            Some(result) if result == "done" => Ok(()),
+            Some(result) => Err(Error::Job { job, unit, result }),
+            None => Err(Error::Untold { job, unit }),
         }
     }
 }

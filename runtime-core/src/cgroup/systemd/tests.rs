@@ -19,6 +19,8 @@ enum Answer {
     Job(&'static str),
     /// The end of the job is told before the answer that names it.
     EarlyJob(&'static str),
+    /// Starts a job of whose end nobody is told.
+    Untold,
     /// Nothing to say.
     Done,
     Error(&'static str),
@@ -115,6 +117,7 @@ fn reply(stream: &mut UnixStream, serial: u32, answer: Answer) -> bool {
             removed(stream, JOB, result);
             stream.write_all(&returned).unwrap();
         }
+        Answer::Untold => stream.write_all(&returned).unwrap(),
         Answer::Done => {
             let bytes = message(RETURN, Some(serial), ["", "", ""], "", Writer::default());
             stream.write_all(&bytes).unwrap();
@@ -150,10 +153,18 @@ fn unit(directory: &TempDir) -> Unit {
             private: path.join("private"),
             bus: path.join("bus"),
         },
+        processes: path.join("proc"),
     }
 }
 
-/// Our own pid: it is in no scope of that name.
+/// Puts the member into the scope.
+fn place(directory: &TempDir) {
+    let own = directory.path().join(format!("proc/{}", member()));
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("cgroup"), "0::/system.slice/nucleus-c1.scope\n").unwrap();
+}
+
+/// Our own pid: it is in no scope of that name, unless [`place`] says so.
 fn member() -> i32 {
     std::process::id() as i32
 }
@@ -216,6 +227,53 @@ fn a_systemd_that_executes_itself_anew_is_asked_again() {
     let (result, called) = started(vec![vec![Answer::Break], Vec::new(), vec![Answer::Job("done")]]);
     result.unwrap();
     assert_eq!(called, ["StartTransientUnit", "StartTransientUnit"]);
+}
+
+#[test]
+fn a_request_that_was_carried_out_behind_a_broken_connection_is_not_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    place(&directory);
+    let script = vec![vec![Answer::Break], vec![Answer::Done]];
+    let thread = systemd(directory.path(), "private", script);
+    unit(&directory).start("a test", member(), Vec::new()).unwrap();
+    assert_eq!(thread.join().unwrap(), ["StartTransientUnit"]);
+}
+
+#[test]
+fn a_scope_whose_job_ended_without_a_word_is_there_if_it_holds_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    place(&directory);
+    let script = vec![vec![Answer::Untold, Answer::Untold, Answer::Error("NoSuchJob")]];
+    let thread = systemd(directory.path(), "private", script);
+    unit(&directory).start("a test", member(), Vec::new()).unwrap();
+    // A job that systemd still has is waited for.
+    assert_eq!(thread.join().unwrap(), ["StartTransientUnit", "GetJob", "GetJob"]);
+}
+
+#[test]
+fn a_scope_whose_job_ended_without_a_word_and_without_the_process_is_made_again() {
+    let lost = vec![Answer::Untold, Answer::Error("NoSuchJob")];
+    let (result, called) = started(vec![lost, vec![Answer::Job("done")]]);
+    result.unwrap();
+    assert_eq!(called, ["StartTransientUnit", "GetJob", "StartTransientUnit"]);
+}
+
+#[test]
+fn a_scope_that_was_asked_for_behind_a_broken_connection_is_not_somebody_else_s() {
+    let exists = || Answer::Error("UnitExists");
+    let again = vec![exists(), Answer::Done, exists(), Answer::Done, Answer::Job("done")];
+    let (result, called) = started(vec![vec![Answer::Break], again]);
+    result.unwrap();
+    assert_eq!(called.len(), 6, "{called:?}");
+}
+
+#[test]
+fn the_end_of_a_scope_that_nobody_told_of_is_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = vec![vec![Answer::Untold, Answer::Error("NoSuchJob"), Answer::Done]];
+    let thread = systemd(directory.path(), "private", script);
+    unit(&directory).stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(thread.join().unwrap(), ["StopUnit", "GetJob", "ResetFailedUnit"]);
 }
 
 #[test]
