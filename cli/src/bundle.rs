@@ -7,6 +7,7 @@ use runtime_core::cgroup;
 use runtime_core::host;
 use runtime_core::plan::{self, Namespace, Plan};
 use runtime_core::policy::{self, Layer, toml};
+use runtime_core::security::seccomp::named;
 
 use crate::report::{Report, capabilities};
 
@@ -22,6 +23,8 @@ pub enum Error {
     Node(#[from] policy::node::Error),
     #[error(transparent)]
     Policy(#[from] policy::Error),
+    #[error(transparent)]
+    Profile(#[from] named::Error),
     #[error("a container of {path:?} would be refused")]
     Plan { path: PathBuf, source: plan::Error },
 }
@@ -59,6 +62,7 @@ pub fn explain(
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
         landlock_abi: host::landlock_abi(),
         kernel: host::Kernel::read(&policy),
+        seccomp_profiles: named::read(&policy)?,
         policy: policy.clone(),
         ..plan::Request::default()
     };
@@ -100,7 +104,6 @@ fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let (process, container) = (&plan.process, &plan.container);
     let sets = process.capabilities.unwrap_or_default();
-    let filter = process.seccomp.as_ref();
     let domain = container.domain.as_ref();
     let names = &container.namespaces;
     let kinds = [
@@ -131,9 +134,10 @@ fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
         ("no_new_privs", yes(process.no_new_privileges)),
         (
             "system calls",
-            filter.map_or("not filtered".into(), |filter| {
-                format!("filtered by {} instructions", filter.program.len())
-            }),
+            match process.seccomp.iter().map(|filter| filter.program.len()).sum::<usize>() {
+                0 => "not filtered".into(),
+                instructions => format!("filtered by {instructions} instructions"),
+            },
         ),
         (
             "Landlock",

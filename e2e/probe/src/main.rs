@@ -4,6 +4,7 @@
 mod actors;
 mod attack;
 mod reach;
+mod syscalls;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +29,8 @@ usage: probe                 print what this process sees, as JSON
        probe listen @NAME    listen at an abstract socket, print `ready`, wait
        probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
        probe watch MS NAME   try to look into the processes named so; tell how often it worked
+       probe calls           try what kernels are attacked through, print what each call came to, as JSON
+       probe foreign         make a call of another architecture's; print `survived`
        probe reach           print what this process can reach, as JSON";
 
 fn main() -> ExitCode {
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         ["listen", name] => attack::listen(name),
         ["overwrite", limit, name] => println!("{}", attack::overwrite(number(limit), name)),
         ["watch", limit, name] => println!("{}", attack::watch(number(limit), name)),
+        ["calls"] => println!("{}", json!(syscalls::attacks())),
+        ["foreign"] => syscalls::foreign(),
         ["reach"] => println!("{}", reach::reach()),
         _ => {
             eprintln!("{USAGE}");

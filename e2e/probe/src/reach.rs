@@ -18,6 +18,7 @@ pub fn reach() -> Value {
         "writable sys": writable("/sys"),
         "readable secrets": readable_secrets(),
         "shared namespaces": shared_namespaces(),
+        "system calls": crate::syscalls::reachable(),
         "gains privileges": crate::status()["NoNewPrivs"] == "0",
         "mounts in a user namespace": succeeds("unshare", &["-Urm", "mount", "-t", "tmpfs", "none", "/mnt"]),
         "executes from a tmpfs": executes_from("/run/probe"),

@@ -10,6 +10,7 @@ mod images;
 mod kernel;
 mod races;
 mod reach;
+mod syscalls;
 
 use std::cell::Cell;
 
@@ -32,6 +33,7 @@ pub fn register(registry: &mut Registry) {
         ("kernel", kernel::register),
         ("control", control::register),
         ("identity", identity::register),
+        ("syscalls", syscalls::register),
         ("reach", reach::register),
     ];
     for (subject, add) in subjects {

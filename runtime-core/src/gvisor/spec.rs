@@ -75,6 +75,11 @@ pub fn check(plan: &Plan, role: &Role) -> Result<(), Error> {
             "a sentry has user namespaces of its own, which the host's ids are not mapped into; use the native runtime",
         ),
         (
+            "seccomp.profile",
+            process.seccomp.len() > 1,
+            "a sentry holds a container to one filter, and its spec has one already; use the native runtime",
+        ),
+        (
             "linux.namespaces: pid",
             spaces.pid == Namespace::Host || joins(&spaces.pid),
             "processes in a sandbox cannot be among the host's; use the native runtime",

@@ -70,14 +70,14 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts this process under its filter: right before execve, so that none of our own calls has to be in the profile.
+/// Puts this process under its filters: right before execve, so that none of our own calls has to be in the profile.
 ///
 /// # Errors
 /// The kernel does not take the filter: see [`seccomp::load`].
 pub fn confine(plan: &Process) -> Result<(), Error> {
-    let Some(filter) = &plan.seccomp else {
+    if plan.seccomp.is_empty() {
         return Ok(());
-    };
+    }
     let needed = filter_needs(plan)?;
     if needed != 0 {
         // No capset(2) after it: execve leaves the permitted and effective sets to what is inheritable, bounding and
@@ -88,13 +88,16 @@ pub fn confine(plan: &Process) -> Result<(), Error> {
             ..own
         })?;
     }
-    seccomp::load(filter).map(drop).map_err(Error::Filter)
+    for filter in &plan.seccomp {
+        seccomp::load(filter).map_err(Error::Filter)?;
+    }
+    Ok(())
 }
 
 /// CAP_SYS_ADMIN, where a filter is to be loaded without no_new_privs (seccomp(2)), and where there is any.
 fn filter_needs(plan: &Process) -> Result<u64, Error> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
-    if plan.seccomp.is_none() || plan.no_new_privileges {
+    if plan.seccomp.is_empty() || plan.no_new_privileges {
         return Ok(0);
     }
     let own = process::capabilities().map_err(Error::Own)?;

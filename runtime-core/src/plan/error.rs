@@ -53,6 +53,12 @@ pub enum Error {
     /// A system call filter that cannot be made.
     #[error(transparent)]
     Seccomp(#[from] crate::security::seccomp::Error),
+    /// A filter of the policy's that cannot be made.
+    #[error("seccomp.profile: profile {name:?}")]
+    NamedProfile {
+        name: String,
+        source: crate::security::seccomp::Error,
+    },
     /// A user or group that the container's user namespace does not know.
     #[error("{field}: {id} is not mapped in the container's user namespace")]
     Unmapped { field: String, id: u32 },

@@ -2,18 +2,22 @@
 
 use oci_spec::runtime as oci;
 
-use super::{Error, capability};
+use super::{Error, capability, seccomp};
 use crate::host::Kernel;
 use crate::policy::{Decided, HostPaths, Policy, Proc, Tier, gives_away};
+use crate::security::seccomp::named::Named;
 
 /// containerd's CRI plugin says with it what a container is to its pod.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 
-/// Tightens `spec` to what `policy` allows.
+/// Tightens `spec` to what `policy` allows; what of the profiles `named` it has room for goes into it.
 ///
 /// # Errors
 /// What the policy forbids and nobody could tighten.
-pub(super) fn spec(spec: &mut oci::Spec, policy: &Policy) -> Result<(), Error> {
+pub(super) fn spec(spec: &mut oci::Spec, policy: &Policy, named: &mut Vec<Named>) -> Result<(), Error> {
+    if let Some(linux) = spec.linux_mut() {
+        seccomp::harden(linux, policy, named);
+    }
     if policy.require_memory_limit.value {
         require_memory_limit(spec, &policy.require_memory_limit)?;
     }

@@ -18,6 +18,7 @@ mod process;
 #[cfg(test)]
 mod properties;
 mod schedule;
+mod seccomp;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use oci_spec::runtime as oci;
 use crate::bundle::Bundle;
 use crate::host::Kernel;
 use crate::policy::{HostPaths, Policy};
-use crate::security::seccomp::{self, Filter};
+use crate::security::seccomp::named::Named;
 use error::Entry;
 
 /// What containerd says beside the bundle, and what of the host the translation depends on.
@@ -66,6 +67,8 @@ pub struct Request {
     pub landlock_abi: u32,
     /// The kernel's lockdown and active security modules; read where the policy asks for them ([`crate::host::Kernel`]).
     pub kernel: Kernel,
+    /// The profiles that the policy names ([`crate::security::seccomp::named::read`]).
+    pub seccomp_profiles: Vec<Named>,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -83,6 +86,7 @@ impl Default for Request {
             cgroup_v2: false,
             landlock_abi: 0,
             kernel: Kernel::default(),
+            seccomp_profiles: Vec::new(),
             policy: Policy::default(),
         }
     }
@@ -96,7 +100,8 @@ pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
 /// [`translate`], for who needs the bundle no longer: its spec goes into the Plan as it is, without a copy.
 pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Error> {
     harden::require_kernel(&request.kernel, &request.policy)?;
-    harden::spec(&mut bundle.spec, &request.policy)?;
+    let mut named = request.seccomp_profiles.clone();
+    harden::spec(&mut bundle.spec, &request.policy, &mut named)?;
     let spec = &bundle.spec;
     let missing = |field: &str| Error::Missing { field: field.into() };
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
@@ -114,7 +119,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     let mut process = process::process(given, capability_limit, request.lsms, &namespaces)?;
     process.personality = schedule::personality(linux.personality())?;
     process.deny_write_execute = request.policy.memory_deny_write_execute.value;
-    process.seccomp = filter(linux)?;
+    process.seccomp = seccomp::filters(linux.seccomp().as_ref(), &named, &request.policy)?;
     // Applies to execs only, but a wrong one is better told now than at the first probe.
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
 
@@ -193,16 +198,6 @@ pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Erro
         (own, _) => schedule::cpu_affinity(own)?,
     };
     Ok(process)
-}
-
-/// linux.seccomp, compiled.
-fn filter(linux: &oci::Linux) -> Result<Option<Filter>, Error> {
-    let filter = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-    if filter.as_ref().is_some_and(|filter| filter.uses_notify) {
-        let advice = "no agent is told; use another action, or a runtime that has it";
-        return Err(Error::unsupported("linux.seccomp: SCMP_ACT_NOTIFY", advice));
-    }
-    Ok(filter)
 }
 
 /// Fields that are known and cannot be honoured.

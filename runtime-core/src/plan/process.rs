@@ -33,7 +33,7 @@ pub(super) fn process(given: &oci::Process, limit: u64, lsms: Lsms, namespaces: 
         apparmor_profile,
         selinux_label,
         deny_write_execute: false,
-        seccomp: None,
+        seccomp: Vec::new(),
         rlimits: rlimits(given.rlimits())?,
         oom_score_adj: oom_score_adj(given.oom_score_adj())?,
         terminal,

@@ -292,8 +292,9 @@ pub struct Process {
     pub selinux_label: Option<String>,
     /// PR_SET_MDWE: no memory becomes executable that could be written to.
     pub deny_write_execute: bool,
-    /// What of the kernel the program may call: the container's, for init and execs alike.
-    pub seccomp: Option<Filter>,
+    /// What of the kernel the program may call: the container's, for init and execs alike. In the order in which they are to
+    /// be loaded: each but the last lets seccomp(2) pass.
+    pub seccomp: Vec<Filter>,
     /// setrlimit(2).
     pub rlimits: Vec<Rlimit>,
     /// /proc/self/oom_score_adj.

@@ -10,6 +10,7 @@
 mod host_path;
 mod nearest;
 pub mod node;
+mod pins;
 mod program;
 mod resolve;
 mod settings;
@@ -19,6 +20,7 @@ pub mod toml;
 mod values;
 
 pub use host_path::gives_away;
+pub use pins::{Directory, Pins};
 pub use program::{Digest, Paths};
 pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use settings::{Layer, Policy, SETTINGS, Setting};

@@ -79,7 +79,7 @@ fn read_file(path: &Path) -> Result<Option<Layer>, Error> {
 }
 
 /// What is wrong with a file that is to say what containers may do.
-fn distrusted(mode: u32, owner: u32, size: i64) -> Option<&'static str> {
+pub(crate) fn distrusted(mode: u32, owner: u32, size: i64) -> Option<&'static str> {
     if mode & libc::S_IFMT != libc::S_IFREG {
         Some("not a regular file")
     } else if owner != 0 {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pins::{Directory, Pins};
 use super::program::{Digest, Paths};
 use super::resolve::decide;
 use super::values::{
@@ -122,6 +123,10 @@ fn runsc_paths() -> Paths {
     Paths(vec!["/usr/local/bin/runsc".into(), "/usr/bin/runsc".into()])
 }
 
+fn seccomp_directory() -> Directory {
+    Directory("/etc/nucleus/seccomp".into())
+}
+
 settings! {
     /// Which defaults the other settings have. `agent`: what kubelet asked for, plus what no ordinary image notices.
     /// `production`: the stricter defaults that each setting names; what cannot be enforced stops the container.
@@ -162,6 +167,22 @@ settings! {
     /// are out of reach on any network; and what the workload can write to beside its root file system (every tmpfs, writable
     /// volumes), as well as Secret volumes, is mounted noexec.
     "landlock.tier" landlock_tier: Tier, Tier::Baseline, Tier::Hardened, true;
+
+    /// Filters of system calls that hold beside the one of the container's spec: what any of them denies is denied, for init and
+    /// for exec'd processes. `strict` is built in: what servers and tools need of their machine's own architecture, without
+    /// namespaces, tracing, devices, and sockets other than Unix ones, those of the internet and rtnetlink's. Any other name
+    /// is a file of `seccomp.directory`, `<name>.json`, an OCI profile that `seccomp.pinned` has the digest of.
+    "seccomp.profile" seccomp_profile: Names, Names::default(), Names::default(), true;
+
+    /// Where the files of `seccomp.profile` are. Each has to be root's and writable by nobody else, and no symbolic link.
+    "seccomp.directory" seccomp_directory: Directory, seccomp_directory(), seccomp_directory(), false;
+
+    /// The profiles that `seccomp.profile` may name, each with its content's SHA-256: `["web=sha256:…"]`.
+    "seccomp.pinned" seccomp_pinned: Pins, Pins::default(), Pins::default(), false;
+
+    /// Tells the kernel's audit log of every call that a filter denies (SECCOMP_FILTER_FLAG_LOG): in `dmesg`, where no audit
+    /// daemon takes it.
+    "seccomp.log_denied" seccomp_log_denied: bool, false, false, false;
 
     /// Refuses every bind mount that gives the host away, whatever links lead there: `/`, `/proc`, `/sys`, `/dev`, `/boot`, the
     /// state and sockets of container runtimes, kubelet's credentials, and every directory above one of these. Not what kubelet

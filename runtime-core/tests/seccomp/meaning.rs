@@ -199,7 +199,7 @@ fn architectures_that_the_profile_does_not_name_are_killed() {
     let only = compiled(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}));
     assert_eq!(says(&only, "getpid", &[]), ALLOW);
     for foreign in [Architecture::X86, Architecture::X32, Architecture::Aarch64] {
-        assert_eq!(says_on(&only, foreign, "getpid", &[]), KILL, "{foreign:?}");
+        assert_eq!(says_on(&only, foreign, "getpid", &[]), KILL_PROCESS, "{foreign:?}");
     }
     // What a tracer leaves for a call to be skipped is nobody's.
     assert_eq!(
@@ -211,7 +211,7 @@ fn architectures_that_the_profile_does_not_name_are_killed() {
     for own in [Architecture::X86_64, Architecture::X86, Architecture::X32] {
         assert_eq!(says_on(&all, own, "getpid", &[]), ALLOW, "{own:?}");
     }
-    assert_eq!(says_on(&all, Architecture::Aarch64, "getpid", &[]), KILL);
+    assert_eq!(says_on(&all, Architecture::Aarch64, "getpid", &[]), KILL_PROCESS);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn aarch64_has_arm_beside_it() {
     assert_eq!(says_on(&filter, Architecture::Aarch64, "openat", &[]), ALLOW);
     assert_eq!(says_on(&filter, Architecture::Arm, "open", &[]), ALLOW);
     assert_eq!(says_on(&filter, Architecture::Arm, "chmod", &[]), errno(libc::EPERM));
-    assert_eq!(says_on(&filter, Architecture::X86_64, "openat", &[]), KILL);
+    assert_eq!(says_on(&filter, Architecture::X86_64, "openat", &[]), KILL_PROCESS);
 }
 
 #[test]

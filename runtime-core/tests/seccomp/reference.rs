@@ -8,7 +8,7 @@ use runtime_core::security::seccomp::{Architecture, Machine, compile_for, is_int
 
 use super::interpreter::{Call, run};
 use super::random::{self, Random};
-use super::{KILL, errno};
+use super::{KILL_PROCESS, errno};
 
 const X32_BIT: u32 = 1 << 30;
 
@@ -94,7 +94,7 @@ pub fn says(profile: &LinuxSeccomp, machine: Machine, call: &Call) -> Option<Vec
         return None;
     }
     if !section {
-        return Some(vec![KILL]);
+        return Some(vec![KILL_PROCESS]);
     }
     let rules = profile.syscalls().as_deref().unwrap_or_default();
     let permissive = matches!(

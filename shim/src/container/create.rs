@@ -9,6 +9,7 @@ use runtime_core::cgroup::{self, OomWatch};
 use runtime_core::host;
 use runtime_core::plan::{self, Plan, RootfsMount};
 use runtime_core::policy::{self, Policy};
+use runtime_core::security::seccomp::named;
 use tokio::sync::watch;
 
 use super::lifecycle::State;
@@ -142,6 +143,10 @@ fn build(
     })?;
     let policy = resolve(id, &bundle, options)?;
     let choice = Choice::of(&policy);
+    let seccomp_profiles = named::read(&policy).map_err(|source| Error::Profile {
+        id: id.to_owned(),
+        source,
+    })?;
     let request = plan::Request {
         id: id.to_owned(),
         rootfs,
@@ -154,6 +159,7 @@ fn build(
         cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
         landlock_abi: host::landlock_abi(),
         kernel: host::Kernel::read(&policy),
+        seccomp_profiles,
         policy,
     };
     let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {

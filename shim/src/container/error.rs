@@ -1,5 +1,6 @@
 //! Why an operation on a container failed.
 
+use runtime_core::security::seccomp::named;
 use runtime_core::{backend, bundle, cgroup, plan, policy};
 
 use super::lifecycle::{ExecState, Operation, State};
@@ -133,6 +134,14 @@ pub enum Error {
         id: String,
         /// What is refused.
         source: policy::Error,
+    },
+    /// A filter of system calls that the policy names.
+    #[error("OCI runtime create failed: container {id}")]
+    Profile {
+        /// The container.
+        id: String,
+        /// What is wrong with it.
+        source: named::Error,
     },
     /// An exec's process asks for what cannot be done.
     #[error("OCI runtime exec failed: process {exec} of container {id} cannot be run as asked for")]

@@ -5,6 +5,7 @@ mod mount;
 mod namespace;
 mod policy;
 mod process;
+mod seccomp;
 
 use serde_json::{Value, json};
 

@@ -9,8 +9,8 @@ use super::table::Numbers;
 use super::{Error, FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_WAIT_KILLABLE_RECV};
 
 /// SECCOMP_RET_*: what the kernel does, above 16 bits of data (linux/seccomp.h).
-pub(super) const RET_KILL_THREAD: u32 = 0;
-const RET_KILL_PROCESS: u32 = 0x8000_0000;
+const RET_KILL_THREAD: u32 = 0;
+pub(super) const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_TRAP: u32 = 0x0003_0000;
 pub(super) const RET_ERRNO: u32 = 0x0005_0000;
 const RET_USER_NOTIF: u32 = 0x7fc0_0000;

@@ -1,8 +1,8 @@
 //! The filter as a program: the architecture, then a binary search for the number, then the arguments.
 
 use super::assembler::{Assembler, Jump, Label, MAX_INSTRUCTIONS};
-use super::decision::{Outcome, Rule, Space, Span, Test};
-use super::profile::{Compare, RET_KILL_THREAD};
+use super::decision::{FOREIGN, Outcome, Rule, Space, Span, Test};
+use super::profile::Compare;
 use super::{Error, SockFilter};
 
 /// Offsets in struct seccomp_data of linux/seccomp.h.
@@ -13,7 +13,7 @@ const ARGUMENTS: u32 = 16;
 /// The program for `spaces`; the first one is asked for first.
 pub(super) fn program(spaces: &[Space]) -> Result<Vec<SockFilter>, Error> {
     let mut code = Assembler::new();
-    let mut next = Label::Return(RET_KILL_THREAD);
+    let mut next = Label::Return(FOREIGN);
     for space in spaces.iter().rev() {
         let search = search(&mut code, &space.spans);
         let search = code.load(NUMBER, u32::MAX, search);
@@ -33,7 +33,7 @@ pub(super) fn program(spaces: &[Space]) -> Result<Vec<SockFilter>, Error> {
 /// Finds the number's span by halves.
 fn search(code: &mut Assembler, spans: &[Span]) -> Label {
     match spans {
-        [] => Label::Return(RET_KILL_THREAD),
+        [] => Label::Return(FOREIGN),
         [only] => outcome(code, &only.outcome),
         // One number in the midst of others is told from them by one comparison.
         [before, single, after]

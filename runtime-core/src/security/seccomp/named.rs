@@ -1,0 +1,208 @@
+//! Profiles that a node names: the one that is built in, and files that only root can have written and whose content is pinned.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+
+use crate::policy::{Policy, node};
+
+/// The name of the profile that is built in.
+pub const STRICT: &str = "strict";
+
+/// What an ordinary server or tool needs on its native architecture: no tracing, no devices, no namespaces, no sockets but Unix
+/// ones, those of the internet and rtnetlink's, none of what the kernel has mostly been attacked through.
+const STRICT_PROFILE: &str = include_str!("strict.json");
+
+/// A profile longer than this was never one.
+const LIMIT: u64 = 1 << 20;
+
+/// Why there is no profile of that name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "seccomp.profile: {name:?} is not in seccomp.pinned; the node's configuration or the handler's options have to pin it"
+    )]
+    NotPinned { name: String },
+    #[error("seccomp.profile: {operation} {path:?}")]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("seccomp.profile: {path:?} is {what}; it has to be a file of root's that nobody else can write to")]
+    NotTrusted { path: PathBuf, what: &'static str },
+    #[error("seccomp.profile: {path:?} has the SHA-256 {found}, and {expected} is pinned")]
+    Digest {
+        path: PathBuf,
+        found: String,
+        expected: String,
+    },
+    #[error("seccomp.profile: {path:?} is not an OCI seccomp profile")]
+    Content { path: PathBuf, source: serde_json::Error },
+}
+
+/// A profile and what it is called.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct Named {
+    pub name: String,
+    pub profile: LinuxSeccomp,
+}
+
+/// The profiles that `policy` names, read and checked anew for each container. Nothing is read where it names none.
+///
+/// # Errors
+/// A name that nothing is pinned for, a file that others could have written, or with another content than the pinned one.
+pub fn read(policy: &Policy) -> Result<Vec<Named>, Error> {
+    let directory = Path::new(&policy.seccomp_directory.value.0);
+    let names = policy.seccomp_profile.value.0.iter();
+    let profile = |name: &String| {
+        if name == STRICT {
+            return Ok(strict());
+        }
+        let expected = policy.seccomp_pinned.value.0.get(name);
+        let expected = expected.ok_or_else(|| Error::NotPinned { name: name.clone() })?;
+        pinned(&directory.join(format!("{name}.json")), expected)
+    };
+    names
+        .map(|name| {
+            let profile = profile(name)?;
+            Ok(Named {
+                name: name.clone(),
+                profile,
+            })
+        })
+        .collect()
+}
+
+/// The profile that is built in.
+pub fn strict() -> LinuxSeccomp {
+    serde_json::from_str(STRICT_PROFILE).expect("a test reads it")
+}
+
+/// The profile at `path`, if its content is the one that is `expected`: what was hashed is what is parsed.
+fn pinned(path: &Path, expected: &str) -> Result<LinuxSeccomp, Error> {
+    let failed = |operation| {
+        move |source: io::Error| Error::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("opening")(errno.into()))?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("looking at")(errno.into()))?;
+    if let Some(what) = node::distrusted(stat.st_mode, stat.st_uid, stat.st_size) {
+        let path = path.to_owned();
+        return Err(Error::NotTrusted { path, what });
+    }
+    let mut text = Vec::new();
+    let read = File::from(fd).take(LIMIT).read_to_end(&mut text);
+    read.map_err(failed("reading"))?;
+    let found: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found != expected {
+        return Err(Error::Digest {
+            path: path.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        });
+    }
+    serde_json::from_slice(&text).map_err(|source| Error::Content {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::policy::{Layer, resolve, toml};
+
+    fn named(configuration: &str) -> Result<Vec<Named>, Error> {
+        let mut layer = Layer::default();
+        for entry in toml::parse(configuration).unwrap() {
+            layer.set_entry("test", &entry).unwrap();
+        }
+        read(&resolve(&layer, &Layer::default(), []).unwrap())
+    }
+
+    #[test]
+    fn the_built_in_profile_compiles_on_every_machine_and_names_only_calls_that_there_are() {
+        use super::super::{Architecture, Machine, compile_for, names};
+        for machine in [Machine::X86_64, Machine::Aarch64] {
+            assert!(compile_for(&strict(), machine).is_ok());
+        }
+        let known: Vec<_> = [Architecture::X86_64, Architecture::Aarch64]
+            .into_iter()
+            .flat_map(names)
+            .collect();
+        let strict = strict();
+        for rule in strict.syscalls().iter().flatten() {
+            for name in rule.names() {
+                assert!(known.iter().any(|(known, _)| known == name), "{name}");
+            }
+        }
+        let all: Vec<_> = strict
+            .syscalls()
+            .iter()
+            .flatten()
+            .flat_map(|rule| rule.names().clone())
+            .collect();
+        for dangerous in [
+            "unshare",
+            "setns",
+            "mount",
+            "bpf",
+            "ptrace",
+            "io_uring_setup",
+            "keyctl",
+            "userfaultfd",
+        ] {
+            assert!(!all.iter().any(|name| name == dangerous), "{dangerous}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_only_with_the_pinned_content_and_from_root_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.json");
+        let text = r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#;
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let configuration = |digest: &str| {
+            let directory = directory.path().display();
+            format!("[seccomp]\nprofile = ['web']\ndirectory = '{directory}'\npinned = ['web=sha256:{digest}']\n")
+        };
+        let refusal = |digest: &str| named(&configuration(digest)).unwrap_err().to_string();
+        if !rustix::process::geteuid().is_root() {
+            assert!(refusal(&digest).contains("not owned by root"));
+            return;
+        }
+        assert_eq!(named(&configuration(&digest)).unwrap()[0].name, "web");
+        assert!(refusal(&"0".repeat(64)).ends_with("is pinned"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o664)).unwrap();
+        assert!(refusal(&digest).contains("writable for others"));
+        std::fs::rename(&path, directory.path().join("other")).unwrap();
+        symlink("other", &path).unwrap();
+        assert!(refusal(&digest).contains("opening"));
+    }
+
+    #[test]
+    fn a_name_without_a_pin_is_refused_and_strict_needs_none() {
+        assert!(matches!(
+            named("seccomp.profile = ['web']"),
+            Err(Error::NotPinned { .. })
+        ));
+        assert_eq!(named("seccomp.profile = ['strict']").unwrap().len(), 1);
+        assert!(named("").unwrap().is_empty());
+    }
+}
