@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use runtime_core::bundle::{self, Bundle};
 use runtime_core::cgroup;
+use runtime_core::egress;
 use runtime_core::host;
 use runtime_core::plan::{self, Namespace, Plan};
 use runtime_core::policy::{self, Layer, toml};
@@ -63,6 +64,7 @@ pub fn explain(
         landlock_abi: host::landlock_abi(),
         kernel: host::Kernel::read(&policy),
         seccomp_profiles: named::read(&policy)?,
+        name_servers: egress::name_servers(&bundle.spec, &policy),
         policy: policy.clone(),
         ..plan::Request::default()
     };
@@ -148,6 +150,14 @@ fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
             },
         ),
         ("write or execute, not both", yes(process.deny_write_execute)),
+        (
+            "connections to outside",
+            match &container.egress {
+                None => "anywhere".into(),
+                Some(allowed) if allowed.is_empty() => "none".into(),
+                Some(allowed) => allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            },
+        ),
         ("read-only root", yes(container.rootfs.readonly)),
         ("masked paths", container.masked_paths.len().to_string()),
         ("read-only paths", container.readonly_paths.len().to_string()),

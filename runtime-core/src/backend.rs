@@ -7,9 +7,9 @@ use oci_spec::runtime as oci;
 
 use crate::cgroup::{self, Cgroup};
 pub use crate::native::{Executable, ExitStatus, Owner, Stdio};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Namespace, Plan};
 use crate::policy::{Policy, Runtime};
-use crate::{gvisor, hooks, host, native};
+use crate::{egress, gvisor, hooks, host, native};
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum Error {
     /// gVisor.
     #[error(transparent)]
     Gvisor(#[from] gvisor::Error),
+    /// The rules for what leaves the pod.
+    #[error(transparent)]
+    Egress(#[from] egress::Error),
     /// The container's cgroups.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
@@ -88,6 +91,10 @@ impl Backends {
         owner: &Owner,
         stdio: Stdio,
     ) -> Result<(Container, Launched), Error> {
+        // Before anything of the container is there. A network namespace that is yet to be made is the native runtime's.
+        if let (Some(allowed), Namespace::Path(path)) = (&plan.container.egress, &plan.container.namespaces.net) {
+            egress::enforce_at(path, allowed)?;
+        }
         let executable = self.executable()?;
         Ok(match choice {
             Choice::Native => {

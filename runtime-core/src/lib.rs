@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod bundle;
 pub mod cgroup;
+pub mod egress;
 pub mod error_chain;
 pub mod gvisor;
 pub mod hooks;

@@ -123,3 +123,45 @@ fn is_named(process: &Path, name: &str) -> bool {
     let comm = fs::read_to_string(process.join("comm")).unwrap_or_default();
     comm.contains(name) || (name == "nucleus" && comm.starts_with("containerd-shim"))
 }
+
+/// Answers on a port, over TCP and UDP, IPv6 and IPv4, until it is killed.
+pub fn serve(port: u16) -> ! {
+    let any = (std::net::Ipv6Addr::UNSPECIFIED, port);
+    let (tcp, udp) = match (std::net::TcpListener::bind(any), std::net::UdpSocket::bind(any)) {
+        (Ok(tcp), Ok(udp)) => (tcp, udp),
+        failed => {
+            eprintln!("probe: listen at port {port}: {failed:?}");
+            std::process::exit(1)
+        }
+    };
+    std::thread::spawn(move || {
+        let mut bytes = [0; 16];
+        while let Ok((length, from)) = udp.recv_from(&mut bytes) {
+            drop(udp.send_to(&bytes[..length], from));
+        }
+    });
+    super::say_ready();
+    loop {
+        drop(tcp.accept());
+    }
+}
+
+/// Connects to an address, or sends it a datagram and waits for the answer; says how that went.
+pub fn dial(protocol: &str, address: &str) -> String {
+    let limit = std::time::Duration::from_secs(10);
+    let tried = || -> std::io::Result<()> {
+        let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
+        if protocol == "tcp" {
+            return std::net::TcpStream::connect_timeout(&address, limit).map(drop);
+        }
+        let socket = std::net::UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(limit))?;
+        socket.send(b"x")?;
+        socket.recv(&mut [0; 1]).map(drop)
+    };
+    match tried() {
+        Ok(()) => "answered".to_owned(),
+        Err(error) => format!("refused: {error}"),
+    }
+}

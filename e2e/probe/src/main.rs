@@ -27,6 +27,8 @@ usage: probe                 print what this process sees, as JSON
        probe wait            wait until killed
        probe connect SOCKET  connect to a Unix socket, a path or @NAME; print `connected`
        probe listen @NAME    listen at an abstract socket, print `ready`, wait
+       probe serve PORT      answer on that port of TCP and UDP, print `ready`
+       probe dial tcp|udp ADDRESS:PORT   try to reach it; print `answered` or why not
        probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
        probe watch MS NAME   try to look into the processes named so; tell how often it worked
        probe calls           try what kernels are attacked through, print what each call came to, as JSON
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         ["wait"] => wait(),
         ["connect", socket] => attack::connect(socket),
         ["listen", name] => attack::listen(name),
+        ["serve", port] => attack::serve(number(port).try_into().unwrap_or(u16::MAX)),
+        ["dial", protocol, address] => println!("{}", attack::dial(protocol, address)),
         ["overwrite", limit, name] => println!("{}", attack::overwrite(number(limit), name)),
         ["watch", limit, name] => println!("{}", attack::watch(number(limit), name)),
         ["calls"] => println!("{}", json!(syscalls::attacks())),

@@ -8,8 +8,10 @@ mod entering;
 mod identity;
 mod images;
 mod kernel;
+mod network;
 mod races;
 mod reach;
+mod secrets;
 mod syscalls;
 
 use std::cell::Cell;
@@ -34,6 +36,8 @@ pub fn register(registry: &mut Registry) {
         ("control", control::register),
         ("identity", identity::register),
         ("syscalls", syscalls::register),
+        ("network", network::register),
+        ("secrets", secrets::register),
         ("reach", reach::register),
     ];
     for (subject, add) in subjects {

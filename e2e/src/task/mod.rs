@@ -12,6 +12,7 @@ mod exec;
 mod grouping;
 mod hooks;
 mod info;
+mod init;
 mod io;
 mod landlock;
 mod lifecycle;
@@ -43,6 +44,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("capabilities", capabilities::register),
     ("policy", policy::register),
     ("landlock", landlock::register),
+    ("init", init::register),
     ("devices", devices::register),
     ("mounts", mounts::register),
     ("cgroups", cgroups::register),

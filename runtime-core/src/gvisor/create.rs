@@ -38,7 +38,7 @@ impl Container {
         mut stdio: Stdio,
     ) -> Result<(Self, Launched), Error> {
         let role = spec::role(plan);
-        spec::check(plan, &role)?;
+        spec::check(plan, &role, config.network)?;
         let sandbox = match &role {
             Role::Root => Arc::new(Sandbox::new(
                 plan.id.clone(),

@@ -63,7 +63,7 @@ const SYSCTLS: [&str; 3] = [
 const DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
 
 /// Why gVisor cannot run this, if so. What is not named here is honoured by the sentry, or by the host's side around it.
-pub fn check(plan: &Plan, role: &Role) -> Result<(), Error> {
+pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
     let container = &plan.container;
     let spaces = &container.namespaces;
     let process = &plan.process;
@@ -98,6 +98,17 @@ pub fn check(plan: &Plan, role: &Role) -> Result<(), Error> {
             "linux.namespaces: mount",
             matches!(spaces.mount, Namespace::Path(_)),
             "the sentry keeps the mount table inside; use the native runtime",
+        ),
+        (
+            "init",
+            container.init,
+            "the first process of a sandbox is the sentry's to start; use the native runtime, or an init of the image",
+        ),
+        (
+            "egress",
+            container.egress.is_some() && (spaces.net == Namespace::New || network(plan, chosen) == Network::Sandbox),
+            "a sentry with a network stack of its own sends past the host's rules; set gvisor.network to \"host\" or \"none\", \
+             in a network namespace that exists",
         ),
         (
             "linux.namespaces: time",
@@ -372,13 +383,13 @@ mod tests {
 
     fn refusal(change: impl FnOnce(&mut Value)) -> String {
         let plan = plan(change);
-        check(&plan, &role(&plan)).unwrap_err().to_string()
+        check(&plan, &role(&plan), Network::Sandbox).unwrap_err().to_string()
     }
 
     #[test]
     fn runsc_gets_what_the_sentry_enforces_and_nothing_of_the_host_s_side() {
         let plan = plan(|spec| spec["hooks"] = json!({"poststop": [{"path": "/bin/true"}]}));
-        check(&plan, &Role::Root).unwrap();
+        check(&plan, &Role::Root, Network::Sandbox).unwrap();
         let document = document(&plan, &Role::Root, Path::new("/m"), "node").unwrap();
         assert_eq!(document["root"]["path"], "/bundles/c1/rootfs");
         assert_eq!(document["hostname"], "web");
@@ -484,6 +495,6 @@ mod tests {
                 json!({"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 1"});
             spec["linux"]["devices"] = json!([{"path": "/dev/null", "type": "c", "major": 1, "minor": 3}]);
         });
-        check(&plan, &Role::Root).unwrap();
+        check(&plan, &Role::Root, Network::Sandbox).unwrap();
     }
 }

@@ -139,7 +139,7 @@ pub fn clone_handle(handle: BorrowedFd<'_>, recursive: bool) -> io::Result<Owned
 }
 
 /// The mount's own attributes, then those for everything below it too.
-fn set_mount_attributes(fd: &OwnedFd, mount: &Mount) -> Result<(), Error> {
+pub fn set_mount_attributes(fd: &OwnedFd, mount: &Mount) -> Result<(), Error> {
     for (recursive, set, clear) in [
         (false, mount.set, mount.clear),
         (true, mount.recursive_set, mount.recursive_clear),

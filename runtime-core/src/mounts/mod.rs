@@ -12,6 +12,7 @@ mod idmap;
 mod overlay;
 mod paths;
 mod rootfs;
+mod secrets;
 mod tree;
 
 use std::io;
@@ -94,6 +95,18 @@ pub enum Error {
         operation: &'static str,
         path: String,
         source: io::Error,
+    },
+    #[error("keeping {destination} in memory: {what}")]
+    Memory {
+        destination: String,
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("keeping {destination} in memory: it has more than {limit} {unit}; only small volumes can be kept there")]
+    MemoryLimit {
+        destination: String,
+        limit: u64,
+        unit: &'static str,
     },
     #[error("copying the image's {path} into a tmpfs")]
     CopyUp { path: String, source: io::Error },

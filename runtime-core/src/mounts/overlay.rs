@@ -92,8 +92,8 @@ fn aside(mount: &Mount, work: impl FnOnce() -> Result<OwnedFd, Error>) -> Result
     made
 }
 
-/// The mount namespace and the directory to come back to.
-fn leave() -> io::Result<(OwnedFd, OwnedFd)> {
+/// Enters a mount namespace of our own, of which nothing reaches another. Returns the one and the directory to come back to.
+pub(super) fn leave() -> io::Result<(OwnedFd, OwnedFd)> {
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
     let home = rustix::fs::open(c"/proc/self/ns/mnt", read, Mode::empty())?;
     let directory = rustix::fs::open(c".", read | OFlags::DIRECTORY, Mode::empty())?;

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
-use super::{Error, cgroup, copy_up, devices, idmap, is_new, is_proc, paths, rootfs};
+use super::{Error, cgroup, copy_up, devices, idmap, is_new, is_proc, paths, rootfs, secrets};
 use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
 use crate::sys::mount::{
@@ -47,7 +47,10 @@ impl Tree {
                         true => filesystem::clone_host_unless_given_away,
                         false => filesystem::clone_host,
                     };
-                    let fd = clone(mount, path, *recursive, bundle)?;
+                    let mut fd = clone(mount, path, *recursive, bundle)?;
+                    if let Some(owner) = mount.in_memory {
+                        fd = secrets::copy(mount, &fd, owner, proc)?;
+                    }
                     // The clone is a peer of the host's mount until its propagation is cut down.
                     set_propagation(&fd, &mount.destination, propagation | libc::MS_REC)?;
                     for &flags in &mount.propagation {

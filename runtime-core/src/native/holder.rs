@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use super::late::Late;
 use super::wire::{self, CONTROL_FD, Message, PROCESS_FD, REQUEST_FD, Request, Tag, View};
 use super::{console, domain, init};
+use crate::egress;
 use crate::error_chain::chain;
 use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Namespace, Namespaces};
@@ -51,6 +52,8 @@ pub enum Error {
     Console(#[from] console::Error),
     #[error(transparent)]
     Hook(super::Error),
+    #[error(transparent)]
+    Egress(#[from] egress::Error),
     #[error("the shim has gone")]
     Alone,
     #[error("entering the Landlock domain")]
@@ -333,6 +336,9 @@ fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tr
     namespace::unshare(new).map_err(io("unsharing the container's namespaces"))?;
     if namespaces.net == Namespace::New {
         namespace::loopback_up().map_err(io("bringing the loopback interface up"))?;
+        if let Some(allowed) = &container.egress {
+            egress::enforce_here(allowed)?;
+        }
     }
     Ok(cgroup.map(|(fd, _)| fd))
 }

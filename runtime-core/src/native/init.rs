@@ -6,7 +6,7 @@ use std::path::Path;
 use super::entry::{self, Prepared};
 use super::holder::Inside;
 use super::wire::{self, Tag};
-use super::{console, lifecycle_hooks};
+use super::{console, lifecycle_hooks, reaper};
 use crate::plan::{Namespace, Process};
 use crate::sys::{namespace, process};
 
@@ -76,6 +76,9 @@ fn init(
     }
     wait_for_go(&sibling)?;
     drop(sibling);
+    if inside.container.init {
+        reaper::stay_as_init(plan)?;
+    }
     if let Some(terminal) = terminal {
         console::adopt(terminal)?;
     }

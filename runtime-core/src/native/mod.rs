@@ -20,6 +20,7 @@ mod late;
 pub(crate) mod lifecycle_hooks;
 mod member;
 mod passwd;
+mod reaper;
 mod wire;
 
 use std::os::fd::OwnedFd;

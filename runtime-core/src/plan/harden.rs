@@ -2,13 +2,18 @@
 
 use oci_spec::runtime as oci;
 
+use super::secrets::SECRET_VOLUME;
 use super::{Error, capability, seccomp};
 use crate::host::Kernel;
-use crate::policy::{Decided, HostPaths, Policy, Proc, Tier, gives_away};
+use crate::policy::{Decided, Egress, HostPaths, Policy, Proc, Tier, gives_away};
 use crate::security::seccomp::named::Named;
 
 /// containerd's CRI plugin says with it what a container is to its pod.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
+
+/// By their numbers: capabilities(7).
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
 
 /// Tightens `spec` to what `policy` allows; what of the profiles `named` it has room for goes into it.
 ///
@@ -45,7 +50,11 @@ pub(super) fn process(process: &mut oci::Process, policy: &Policy) {
     if policy.no_new_privs.value {
         process.set_no_new_privileges(Some(true));
     }
-    let allowed = policy.capabilities.value.bits();
+    let mut allowed = policy.capabilities.value.bits();
+    if policy.egress.value != Egress::Open {
+        // With either, what leaves the network namespace is one's own affair: rules can be changed, packets sent past them.
+        allowed &= !(1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW);
+    }
     if allowed != u64::MAX
         && let Some(sets) = process.capabilities()
     {
@@ -84,7 +93,6 @@ pub(super) fn require_kernel(kernel: &Kernel, policy: &Policy) -> Result<(), Err
 /// Makes a mount noexec that the workload could put a program on, or that holds a Secret. A read-only volume stays
 /// executable: scripts come in ConfigMaps.
 fn forbid_execution(mount: &mut oci::Mount) {
-    const SECRET: &str = "/volumes/kubernetes.io~secret/";
     let options = mount.options().clone().unwrap_or_default();
     let has = |names: &[&str]| options.iter().any(|option| names.contains(&option.as_str()));
     let is_bind = has(&["bind", "rbind"]) || mount.typ().as_deref() == Some("bind");
@@ -92,7 +100,7 @@ fn forbid_execution(mount: &mut oci::Mount) {
     let is_secret = mount
         .source()
         .as_ref()
-        .is_some_and(|source| source.to_string_lossy().contains(SECRET));
+        .is_some_and(|source| source.to_string_lossy().contains(SECRET_VOLUME));
     if !(is_new || (is_bind && (is_secret || !has(&["ro", "rro"])))) {
         return;
     }

@@ -5,6 +5,7 @@
 
 mod capability;
 mod device;
+mod egress;
 mod error;
 mod harden;
 mod hook;
@@ -19,6 +20,7 @@ mod process;
 mod properties;
 mod schedule;
 mod seccomp;
+mod secrets;
 mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ pub use options::{
 };
 pub use types::*;
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime as oci;
@@ -69,6 +72,8 @@ pub struct Request {
     pub kernel: Kernel,
     /// The profiles that the policy names ([`crate::security::seccomp::named::read`]).
     pub seccomp_profiles: Vec<Named>,
+    /// The name servers of the container's resolv.conf, where the policy asks for them ([`crate::egress::name_servers`]).
+    pub name_servers: Vec<IpAddr>,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -87,6 +92,7 @@ impl Default for Request {
             landlock_abi: 0,
             kernel: Kernel::default(),
             seccomp_profiles: Vec::new(),
+            name_servers: Vec::new(),
             policy: Policy::default(),
         }
     }
@@ -123,7 +129,8 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     // Applies to execs only, but a wrong one is better told now than at the first probe.
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
 
-    let mounts = mount::mounts(spec.mounts(), &bundle.dir, &namespaces)?;
+    let mut mounts = mount::mounts(spec.mounts(), &bundle.dir, &namespaces)?;
+    secrets::keep_in_memory(&mut mounts, &process, &namespaces, &request.policy.secrets.value);
     let binds_dev = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Bind { .. });
     let default_dev = !mounts.iter().any(binds_dev);
     let devices = device::devices(linux)?;
@@ -150,7 +157,9 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         sysctls: sysctl::sysctls(linux.sysctl(), &namespaces)?,
         hooks: hook::hooks(spec.hooks())?,
         no_new_keyring: request.no_new_keyring,
+        init: request.policy.init.value,
         refuse_host_paths: request.policy.host_paths.value == HostPaths::Refuse,
+        egress: egress::allowed(&namespaces, request)?,
         domain: None,
         namespaces,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Reach};
 use crate::security::seccomp::Filter;
 
 /// Everything about one container.
@@ -66,8 +66,14 @@ pub struct Container {
     pub hooks: Hooks,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// A process of ours is its first, and the workload that one's child.
+    #[serde(default)]
+    pub init: bool,
     /// Bind sources that give the host away are refused, wherever links lead ([`crate::policy::gives_away`]).
     pub refuse_host_paths: bool,
+    /// What may leave the network namespace; None: everything.
+    #[serde(default)]
+    pub egress: Option<Vec<Reach>>,
     /// The Landlock domain of init and of every exec'd process.
     pub domain: Option<Domain>,
 }
@@ -173,6 +179,9 @@ pub struct Mount {
     pub superblock: Vec<String>,
     /// tmpfs: copy what the image has at the destination into it.
     pub copy_up: bool,
+    /// What is mounted is a copy in memory, which belongs to this user and group of the host's.
+    #[serde(default)]
+    pub in_memory: Option<(u32, u32)>,
     /// Map the mount's ids: of a bind, of a rootfs mount; of a rootfs that is an overlay, those of its lower directories.
     pub idmap: Option<MountIdMap>,
 }

@@ -7,22 +7,26 @@
 //!
 //! A setting enters [`settings`] when it is honoured, with its documentation; `docs/policy.md` is compared with that list.
 
+mod egress;
 mod host_path;
 mod nearest;
 pub mod node;
 mod pins;
 mod program;
 mod resolve;
+mod secrets;
 mod settings;
 #[cfg(test)]
 mod tests;
 pub mod toml;
 mod values;
 
+pub use egress::{Destination, Egress, Protocol, Reach};
 pub use host_path::gives_away;
 pub use pins::{Directory, Pins};
 pub use program::{Digest, Paths};
 pub use resolve::{ANNOTATION_PREFIX, resolve};
+pub use secrets::Secrets;
 pub use settings::{Layer, Policy, SETTINGS, Setting};
 pub use values::{
     CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::egress::Egress;
 use super::pins::{Directory, Pins};
 use super::program::{Digest, Paths};
 use super::resolve::decide;
+use super::secrets::Secrets;
 use super::values::{
     CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,
 };
@@ -189,6 +191,13 @@ settings! {
     /// and containerd themselves bring into each container, such as its hosts file, its volumes, and the pod's /dev/shm.
     "host_paths" host_paths: HostPaths, HostPaths::Allow, HostPaths::Refuse, true;
 
+    /// `memory`: Secret volumes are copied, before the container starts, into a file system in memory that is the container's own
+    /// and is never written to swap; it is read-only, noexec, nosuid and nodev, its files are the workload's user's with mode
+    /// 0400, and 8 MiB is the most that it takes. A list of mount points does the same for what is mounted there, in each
+    /// container of the pod that has such a mount: for projected volumes, and for a Secret's `subPath`, which cannot be told from
+    /// other files. What is changed in the Secret later does not reach the container: it has to be restarted.
+    "secrets" secrets: Secrets, Secrets::Mount, Secrets::Memory(Default::default()), true;
+
     /// `hidden`: /proc shows processes alone (`subset=pid`), and to each user its own (`hidepid=invisible`). Programs that read
     /// /proc/meminfo, /proc/sys or the like do not find them: for workloads that are known not to.
     "proc" proc: Proc, Proc::Default, Proc::Default, true;
@@ -196,6 +205,21 @@ settings! {
     /// No memory of a process is writable and executable at once, nor becomes executable later (prctl(2), PR_SET_MDWE; Linux
     /// 6.3): injected code does not run. Nor does a just-in-time compiler. A container on an older kernel is refused.
     "memory_deny_write_execute" memory_deny_write_execute: bool, false, false, true;
+
+    /// Where the pod's connections may go: `"allow"`, anywhere; `"deny"`, nowhere; or a list with semicolons of networks, each
+    /// with ports and a protocol where it says so, and `dns`, the name servers of the pod's resolv.conf. Loopback and answers
+    /// to connections from outside always pass; what else is sent fails with an error at once.
+    ///
+    /// The rules (nftables, table `inet nucleus`) are in the pod's network namespace before its first container starts, and
+    /// count what they let pass and refuse. CAP_NET_ADMIN and CAP_NET_RAW, which could get around them, are taken from its
+    /// containers. A pod on the host's network is refused; so is one in gVisor, unless `gvisor.network` is `host` or `none`.
+    "egress" egress: Egress, Egress::Open, Egress::Open, true;
+
+    /// A small process of nucleus is the container's first, PID 1, and runs the workload as its child: it forwards signals, reaps
+    /// orphans, and ends with the workload's status (128 + n for a signal). For programs that are no init: those leave zombies,
+    /// and do not end at SIGTERM unless they handle it. It runs under the workload's seccomp profile, which has to allow
+    /// rt_sigtimedwait, wait4, kill and exit_group. gVisor has none: it is refused there.
+    "init" init: bool, false, false, true;
 
     /// The least lockdown of the kernel (kernel_lockdown(7)).
     "require.lockdown" require_lockdown: Lockdown, Lockdown::None, Lockdown::None, true;

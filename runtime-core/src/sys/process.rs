@@ -65,6 +65,36 @@ pub fn ended_child() -> io::Result<Option<i32>> {
     Ok((pid != 0).then_some(pid))
 }
 
+/// Reaps some child that has ended, if there is one (wait4(2)); ECHILD where there is no child at all.
+pub fn reap_any() -> io::Result<Option<(i32, Ended)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes the live status; no rusage is asked for.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::__WALL, ptr::null_mut()) };
+    let pid = super::check(pid.into())? as i32;
+    Ok((pid != 0).then(|| match libc::WIFEXITED(status) {
+        true => (pid, Ended::Code(libc::WEXITSTATUS(status))),
+        false => (pid, Ended::Signal(libc::WTERMSIG(status))),
+    }))
+}
+
+/// kill(2), for a child of the caller's that it has not reaped: nobody else can have its pid.
+pub fn send_signal_to(child: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: two numbers.
+    super::check(unsafe { libc::kill(child, signal) }.into()).map(drop)
+}
+
+/// Descendants whose parent has ended are this process's children (PR_SET_CHILD_SUBREAPER).
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: numbers alone.
+    super::check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Closes every fd from `first` on, whoever owns it: for a process that uses none of them again and ends by [`exit_now`].
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: no owner in this process looks at its fd again, by the caller's promise.
+    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+}
+
 /// pidfd_send_signal(2).
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: a live fd; a null siginfo is kill(2)'s.

@@ -1,4 +1,7 @@
-//! Signal numbers as callers give them.
+//! Signal numbers as callers give them; waiting for signals instead of handling them.
+
+use std::io;
+use std::ptr;
 
 use rustix::process::Signal;
 
@@ -13,4 +16,39 @@ pub fn from_number(number: i32) -> Option<Signal> {
     // SAFETY: the number is one that the kernel knows. Callers send it to other processes and never install handlers for
     // it, so that those that libc keeps for itself do no harm here.
     Some(unsafe { Signal::from_raw_unchecked(number) })
+}
+
+/// Blocks every signal that can be, for this thread and what it forks.
+pub fn block_all() -> io::Result<()> {
+    let all = u64::MAX;
+    // SAFETY: the kernel reads 8 bytes of the live value.
+    super::check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const all,
+            ptr::null::<u64>(),
+            8usize,
+        )
+    })
+    .map(drop)
+}
+
+/// Waits for a blocked signal, whichever, and takes it: its number.
+///
+/// # Errors
+/// Interrupted; or what a system call filter says.
+pub fn wait_for_any() -> io::Result<i32> {
+    let all = u64::MAX;
+    // SAFETY: the kernel reads 8 bytes of the live value; a null siginfo is not written, a null timeout waits for ever.
+    let number = super::check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const all,
+            ptr::null_mut::<libc::siginfo_t>(),
+            ptr::null::<libc::timespec>(),
+            8usize,
+        )
+    })?;
+    Ok(number as i32)
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use runtime_core::backend::{self, Choice, Launched, Stdio};
 use runtime_core::bundle::Bundle;
 use runtime_core::cgroup::{self, OomWatch};
+use runtime_core::egress;
 use runtime_core::host;
 use runtime_core::plan::{self, Plan, RootfsMount};
 use runtime_core::policy::{self, Policy};
@@ -160,6 +161,7 @@ fn build(
         landlock_abi: host::landlock_abi(),
         kernel: host::Kernel::read(&policy),
         seccomp_profiles,
+        name_servers: egress::name_servers(&bundle.spec, &policy),
         policy,
     };
     let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {

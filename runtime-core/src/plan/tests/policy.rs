@@ -146,3 +146,28 @@ fn init_and_execs_are_cut_to_the_allowed_capabilities_and_gain_nothing() {
     // The hardened spec says the same to any runtime.
     assert_eq!(plan.spec.process().as_ref().unwrap().no_new_privileges(), Some(true));
 }
+
+#[test]
+fn confined_connections_take_the_capabilities_that_get_around_them() {
+    let plan = under_policy(with_capability("CAP_NET_ADMIN"), "egress = '10.0.0.0/8:443,tcp'", 0).unwrap();
+    let sets = plan.process.capabilities.unwrap();
+    for set in [sets.bounding, sets.permitted, sets.effective] {
+        assert_eq!(set & (1 << 12 | 1 << 13), 0);
+    }
+    let allowed: Vec<String> = plan.container.egress.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["10.0.0.0/8:443,tcp"]);
+    assert_eq!(under_policy(base(), "", 0).unwrap().container.egress, None);
+}
+
+#[test]
+fn confined_connections_on_the_host_s_network_or_without_name_servers_are_refused() {
+    let mut on_host = base();
+    on_host["linux"]["namespaces"].as_array_mut().unwrap().pop();
+    let error = under_policy(on_host, "egress = 'deny'", 0).unwrap_err();
+    assert!(error.contains("would hold for the whole node"), "{error}");
+    let error = under_policy(base(), "egress = 'dns'", 0).unwrap_err();
+    assert!(
+        error.contains("/etc/resolv.conf") && error.contains("port 53"),
+        "{error}"
+    );
+}
