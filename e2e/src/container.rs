@@ -104,6 +104,26 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A directory of the host's as its root that it may write to and that stays as it is: its own layer lies over it.
+    pub fn root_over(mut self, lower: &std::path::Path) -> Result<Self> {
+        let [upper, work] = ["upper", "work"].map(|name| self.ctx.directory.join(format!("{}-{name}", self.id)));
+        for directory in [&upper, &work] {
+            std::fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
+        }
+        let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+        self.rootfs = Some(vec![Mount {
+            r#type: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: vec![
+                option("lowerdir", lower),
+                option("upperdir", &upper),
+                option("workdir", &work),
+            ],
+        }]);
+        Ok(self)
+    }
+
     /// Writes the container's record and its snapshot: everything but the task.
     pub async fn prepare(self) -> Result<Prepared<'a>> {
         let api = self.ctx.api()?;

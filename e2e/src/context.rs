@@ -240,11 +240,21 @@ impl Ctx {
     }
 
     /// Polls a condition until it holds; fails with what was waited for.
-    pub async fn eventually(&self, what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-        let begun = Instant::now();
+    pub async fn eventually(&self, what: &str, condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+        self.within(10, what, condition).await
+    }
+
+    /// The same with another limit, in seconds: for what takes longer than a runtime does.
+    pub async fn within(
+        &self,
+        seconds: u64,
+        what: &str,
+        mut condition: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let (begun, patience) = (Instant::now(), crate::node::patience(seconds));
         while !condition().await? {
-            if begun.elapsed() > crate::node::patience(10) {
-                bail!("after {} s still not: {what}", crate::node::patience(10).as_secs());
+            if begun.elapsed() > patience {
+                bail!("after {} s still not: {what}", patience.as_secs());
             }
             sleep(Duration::from_millis(10)).await;
         }

@@ -25,6 +25,7 @@ mod prepare;
 mod processes;
 mod pty;
 mod shim_process;
+mod software;
 mod spec;
 mod suites;
 mod supervisor;

@@ -9,7 +9,9 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
-use crate::{chart_suite, churn, client_suite, cri, gvisor, hardening, harness, node_suite, prepare, task, unit};
+use crate::{
+    chart_suite, churn, client_suite, cri, gvisor, hardening, harness, node_suite, prepare, software, task, unit,
+};
 
 /// What is tested, on what.
 #[derive(Args)]
@@ -23,6 +25,7 @@ Suites:
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
   gvisor  the behaviours of `task` that gVisor can have, with its runtime set to gvisor; what is particular to it
+  software  servers, languages and tools of Debian's do what they do under runc; production mode's policy
   churn   300 containers started, exec'd into and deleted, every third with its shim killed
 
 Examples:
@@ -59,7 +62,7 @@ struct Suite {
 }
 
 /// Suites that are made of behaviours; `unit` is made of commands.
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "task",
         register: task::register,
@@ -71,6 +74,10 @@ const SUITES: [Suite; 4] = [
     Suite {
         name: gvisor::NAME,
         register: gvisor::register,
+    },
+    Suite {
+        name: software::NAME,
+        register: software::register,
     },
     Suite {
         name: "churn",
@@ -205,6 +212,10 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
                 if choice.runtimes.contains(&Runtime::Nucleus) {
                     results.push((suite.name, gvisor::run(behaviours(suite), &choice, &tools).await?));
                 }
+                continue;
+            }
+            if suite.name == software::NAME {
+                results.push((suite.name, software::run(behaviours(suite), &choice, &tools).await?));
                 continue;
             }
             results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
