@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::harness::Tally;
+use crate::prepare::binaries::add_target;
 use crate::prepare::root;
 
 /// Runs cargo's own tests, clippy and rustfmt over the workspace.
@@ -35,6 +36,7 @@ pub async fn run() -> Result<Tally> {
         println!("skip  unit/libseccomp as the oracle: libseccomp-dev is not installed");
         tally.skipped += 1;
     }
+    tally.add(aarch64().await?);
     for (what, args) in [
         (
             "clippy",
@@ -49,6 +51,31 @@ pub async fn run() -> Result<Tally> {
             skipped: 0,
         });
     }
+    Ok(tally)
+}
+
+/// The product for the other architecture: compiled and looked at, which needs its libraries and no linker.
+async fn aarch64() -> Result<Tally> {
+    const TARGET: &str = "aarch64-unknown-linux-gnu";
+    let mut tally = Tally::default();
+    if std::env::consts::ARCH == "aarch64" {
+        return Ok(tally);
+    }
+    if let Err(error) = add_target(TARGET).await {
+        let text = format!("{error:#}");
+        let reason = text.lines().next().unwrap_or_default();
+        println!("skip  unit/clippy for {TARGET}: {reason}");
+        tally.skipped = 1;
+        return Ok(tally);
+    }
+    let mut args = vec!["clippy", "--target", TARGET, "--all-targets"];
+    for package in ["runtime-core", "shim", "cli", "installer"] {
+        args.extend(["--package", package]);
+    }
+    args.extend(["--", "-Dwarnings"]);
+    let ok = cargo(&format!("clippy for {TARGET}"), &args).await?.ok;
+    tally.passed = ok.into();
+    tally.failed = (!ok).into();
     Ok(tally)
 }
 

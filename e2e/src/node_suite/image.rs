@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use tokio::process::Command;
 
 use super::{home, text};
@@ -70,37 +70,42 @@ pub struct Host {
     pub initrd: PathBuf,
 }
 
-/// Builds the base unless it is there. An error is a reason why this machine cannot have one.
-pub async fn prepare() -> Result<Host> {
+/// Builds the base unless it is there. The inner error is a reason why this host cannot have a machine; the outer one is a
+/// fault of ours.
+pub async fn prepare() -> Result<Result<Host, Error>> {
     if std::env::consts::ARCH != "x86_64" {
-        bail!(
+        return Ok(Err(anyhow!(
             "the machine is an x86_64 one, emulated: this host is {}",
             std::env::consts::ARCH
-        );
+        )));
     }
     let home = home();
     std::fs::create_dir_all(&home).with_context(|| format!("make {}", text(&home)))?;
-    let programs = programs::fetch(&home, &[&["qemu-system-x86"], &debian::PACKAGES[..]].concat()).await?;
+    let wanted = [&["qemu-system-x86"], &debian::PACKAGES[..]].concat();
+    let programs = match programs::fetch(&home, &wanted).await {
+        Ok(programs) => programs,
+        Err(error) => return Ok(Err(error)),
+    };
     let base = home.join(format!("base-{VERSION}"));
     let done = base.join("done");
     if !done.exists() {
-        build(&programs, &base).await?;
+        let root = base.join("root");
+        if let Err(error) = debian::install(&programs, &root, &PACKAGES).await {
+            return Ok(Err(error));
+        }
+        build(&root, &base).await?;
         std::fs::write(&done, "").with_context(|| format!("write {}", text(&done)))?;
     }
-    Ok(Host {
+    Ok(Ok(Host {
         programs,
         disk: base.join("disk.ext4"),
         kernel: base.join("vmlinuz"),
         initrd: base.join("initrd"),
-    })
+    }))
 }
 
-async fn build(programs: &Programs, base: &Path) -> Result<()> {
-    if base.exists() {
-        std::fs::remove_dir_all(base).with_context(|| format!("remove {}", text(base)))?;
-    }
-    let root = base.join("root");
-    debian::install(programs, &root, &PACKAGES).await?;
+/// Makes what a machine is started from of the Debian in `root`, which goes away.
+async fn build(root: &Path, base: &Path) -> Result<()> {
     let units = root.join("etc/systemd/system");
     std::fs::write(units.join("nucleus-e2e.service"), UNIT).context("write the unit of the tests")?;
     let wants = units.join("multi-user.target.wants");
@@ -124,8 +129,8 @@ async fn build(programs: &Programs, base: &Path) -> Result<()> {
         let found = found.with_context(|| format!("no {prefix}… in {}", text(&boot)))?;
         std::fs::copy(found.path(), base.join(name)).with_context(|| format!("copy {}", text(&found.path())))?;
     }
-    make_disk(&root, &base.join("disk.ext4"), 2048).await?;
-    std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))
+    make_disk(root, &base.join("disk.ext4"), 2048).await?;
+    std::fs::remove_dir_all(root).with_context(|| format!("remove {}", text(root)))
 }
 
 fn link(target: &str, path: &Path) -> Result<()> {

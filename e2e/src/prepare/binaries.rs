@@ -96,15 +96,21 @@ async fn has_target(triple: &str) -> bool {
     }) {
         return true;
     }
-    let added = step(
-        &format!("rustup target add {triple}"),
-        Command::new("rustup").args(["target", "add", triple]),
-    )
-    .await;
+    let added = add_target(triple).await;
     if let Err(error) = &added {
         eprintln!("prepare: {error:#}; going on with glibc");
     }
     added.is_ok()
+}
+
+/// Gets the target's libraries by rustup, unless they are there.
+pub async fn add_target(triple: &str) -> Result<()> {
+    step(
+        &format!("rustup target add {triple}"),
+        Command::new("rustup").args(["target", "add", triple]),
+    )
+    .await
+    .map(drop)
 }
 
 /// A directory with nothing but a link to the shim, so that PATH gives containerd this binary and no other.

@@ -1,7 +1,7 @@
 //! What a fresh machine lacks, put into `target/` once: packages of the distribution, containerd out of the Go module
 //! proxy, our own static binaries. Nothing is installed and no service of the machine is touched.
 
-mod binaries;
+pub mod binaries;
 pub mod debian;
 pub mod go_tools;
 pub mod packages;

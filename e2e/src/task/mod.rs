@@ -21,6 +21,7 @@ mod namespaces;
 mod pause;
 pub mod policy;
 mod process;
+mod resources;
 mod shim;
 mod signals;
 mod stats;
@@ -48,6 +49,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("devices", devices::register),
     ("mounts", mounts::register),
     ("cgroups", cgroups::register),
+    ("resources", resources::register),
     ("hooks", hooks::register),
     ("shim", shim::register),
     ("update", update::register),

@@ -113,6 +113,25 @@ fn a_cgroup_in_use_is_refused_by_the_name_of_the_file() {
 }
 
 #[test]
+fn a_hierarchy_in_which_nothing_can_be_made_is_told_by_the_directory() {
+    // Not even root makes directories in sysfs.
+    let mount_point = std::path::PathBuf::from("/sys/kernel");
+    let hierarchy = Arc::new(Hierarchy {
+        controllers: vec!["devices".into()],
+        root: OwnedFd::from(fs::File::open(&mount_point).unwrap()),
+        mount_point,
+        own: Ok("own".into()),
+        own_line: "/own".into(),
+    });
+    let host = Host {
+        v1: vec![hierarchy],
+        unified: None,
+    };
+    let error = create(&host, "/pods/c", "{}").unwrap_err().to_string();
+    assert!(error.contains("cannot make /sys/kernel/pods/c"), "{error}");
+}
+
+#[test]
 fn a_create_that_fails_takes_back_what_it_made_and_nothing_else() {
     let (root, host) = host(&["memory", "devices"]);
     fs::create_dir(root.path().join("memory/old")).unwrap();

@@ -151,6 +151,11 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             "the sentry lets programs make code as they run; use the native runtime",
         ),
         (
+            "linux.mountLabel",
+            container.mount_label.is_some(),
+            "the sentry's file systems have no labels; remove the field",
+        ),
+        (
             "linux.personality",
             process.personality.is_some_and(|personality| personality != 0),
             "the sentry has one personality; remove the field",

@@ -29,6 +29,14 @@ pub fn attach_view(root: BorrowedFd<'_>, mount: &Mount, hierarchies: &[Hierarchy
         attach(&clone, target.as_fd()).map_err(failed)?;
         return Ok(clone);
     }
+    let mut data = vec!["mode=755".to_owned()];
+    data.extend(
+        mount
+            .data
+            .iter()
+            .filter(|option| option.starts_with("context="))
+            .cloned(),
+    );
     let base = Mount {
         destination: mount.destination.clone(),
         source: MountSource::New {
@@ -36,7 +44,7 @@ pub fn attach_view(root: BorrowedFd<'_>, mount: &Mount, hierarchies: &[Hierarchy
             source: "tmpfs".into(),
         },
         set: mount.set & !MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
-        data: vec!["mode=755".into()],
+        data,
         ..Mount::default()
     };
     let view = filesystem::open(&base)?;

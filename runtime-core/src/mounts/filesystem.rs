@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -51,6 +51,7 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
     for flag in &mount.superblock {
         option(flag, fsconfig_set_flag(context.as_fd(), flag.as_str()))?;
     }
+    let mut own_label = None;
     for text in &mount.data {
         match text.split_once('=') {
             // fsconfig(2) takes 255 bytes a value; one layer at a time there is no such limit (Linux 6.5).
@@ -59,6 +60,8 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
                     option(text, fsconfig_set_string(context.as_fd(), "lowerdir+", layer))?;
                 }
             }
+            // One superblock for everybody in the IPC namespace: the label is its root's, not the mount's.
+            Some(("context", label)) if kind == "mqueue" => own_label = Some(label),
             Some((key, value)) => option(text, fsconfig_set_string(context.as_fd(), key, value))?,
             None => option(text, fsconfig_set_flag(context.as_fd(), text.as_str()))?,
         }
@@ -69,12 +72,18 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
     if is_late_readonly(mount) {
         attributes &= !MOUNT_ATTR_RDONLY;
     }
-    fsmount(
+    let made = fsmount(
         context.as_fd(),
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::from_bits_retain(attributes as u32),
     )
-    .map_err(|errno| failed(format!("attributes {attributes:#x}"), log(context.as_fd()), errno))
+    .map_err(|errno| failed(format!("attributes {attributes:#x}"), log(context.as_fd()), errno))?;
+    if let Some(label) = own_label {
+        let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+        rustix::fs::setxattr(path, "security.selinux", label.as_bytes(), XattrFlags::empty())
+            .map_err(|errno| failed(format!("the label {label:?}"), String::new(), errno))?;
+    }
+    Ok(made)
 }
 
 /// Whether the mount is made read-only at the very end.

@@ -40,7 +40,8 @@ pub fn copy(mount: &Mount, source: &OwnedFd, owner: (u32, u32), proc: BorrowedFd
         }
     };
     let is_directory = paths::is_directory(source).map_err(failed("looking at it"))?;
-    let memory = file_system().map_err(failed("making a file system in memory"))?;
+    let label = mount.data.iter().find_map(|option| option.strip_prefix("context="));
+    let memory = file_system(label).map_err(failed("making a file system in memory"))?;
     let mut copy = Copy {
         owner: (Uid::from_raw(owner.0), Gid::from_raw(owner.1)),
         bytes: 0,
@@ -71,7 +72,7 @@ pub fn copy(mount: &Mount, source: &OwnedFd, owner: (u32, u32), proc: BorrowedFd
 }
 
 /// tmpfs that is never swapped (Linux 6.4); before, ramfs, which never is.
-fn file_system() -> io::Result<OwnedFd> {
+fn file_system(label: Option<&str>) -> io::Result<OwnedFd> {
     let tmpfs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let context = match fsconfig_set_flag(tmpfs.as_fd(), "noswap") {
         Ok(()) => {
@@ -82,6 +83,9 @@ fn file_system() -> io::Result<OwnedFd> {
         Err(_) => fsopen("ramfs", FsOpenFlags::FSOPEN_CLOEXEC)?,
     };
     fsconfig_set_string(context.as_fd(), "source", "nucleus-secrets")?;
+    if let Some(label) = label {
+        fsconfig_set_string(context.as_fd(), "context", label)?;
+    }
     fsconfig_create(context.as_fd())?;
     let attributes =
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;

@@ -268,7 +268,7 @@ impl Tree {
             let cover = if is_directory { &mut empty } else { &mut null };
             let clone = match cover {
                 Some(attached) => clone_handle(attached.as_fd(), false).map_err(failed)?,
-                None if is_directory => empty_directory()?,
+                None if is_directory => empty_directory(container.mount_label.as_deref())?,
                 None => null_device()?,
             };
             attach(&clone, target.as_fd()).map_err(failed)?;
@@ -367,7 +367,9 @@ fn is_below(procs: &[&str], destination: &str) -> bool {
         .any(|proc| destination.strip_prefix(proc).is_some_and(|rest| rest.starts_with('/')))
 }
 
-fn empty_directory() -> Result<OwnedFd, Error> {
+fn empty_directory(label: Option<&str>) -> Result<OwnedFd, Error> {
+    let mut data = vec!["nr_blocks=1".into(), "nr_inodes=1".into()];
+    data.extend(label.map(|label| format!("context={label}")));
     let mount = Mount {
         destination: "a masked directory".into(),
         source: MountSource::New {
@@ -376,7 +378,7 @@ fn empty_directory() -> Result<OwnedFd, Error> {
         },
         set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
         superblock: vec!["ro".into()],
-        data: vec!["nr_blocks=1".into(), "nr_inodes=1".into()],
+        data,
         ..Mount::default()
     };
     filesystem::open(&mount)

@@ -12,6 +12,7 @@ mod hook;
 mod identity;
 mod landlock;
 mod mount;
+mod mount_label;
 mod namespace;
 mod options;
 mod path;
@@ -131,6 +132,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
 
     let mut mounts = mount::mounts(spec.mounts(), &bundle.dir, &namespaces)?;
     secrets::keep_in_memory(&mut mounts, &process, &namespaces, &request.policy.secrets.value);
+    let mount_label = mount_label::apply(linux.mount_label().as_deref(), request.lsms.selinux, &mut mounts)?;
     let binds_dev = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Bind { .. });
     let default_dev = !mounts.iter().any(binds_dev);
     let devices = device::devices(linux)?;
@@ -148,6 +150,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         annotations,
         rootfs: rootfs(root, linux, &bundle.dir, request)?,
         mounts,
+        mount_label,
         devices: if default_dev { devices } else { Vec::new() },
         default_dev,
         masked_paths: paths("linux.maskedPaths", linux.masked_paths())?,
@@ -222,11 +225,6 @@ fn refuse(spec: &oci::Spec, linux: &oci::Linux, request: &Request) -> Result<(),
             "vm",
             spec.vm().is_some(),
             "containers are not run in virtual machines here; remove the field",
-        ),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()),
-            NOT_YET,
         ),
         ("linux.intelRdt", linux.intel_rdt().is_some(), NOT_YET),
         ("linux.memoryPolicy", linux.memory_policy().is_some(), NOT_YET),

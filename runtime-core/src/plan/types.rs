@@ -48,6 +48,9 @@ pub struct Container {
     pub rootfs: Rootfs,
     /// In the spec's order.
     pub mounts: Vec<Mount>,
+    /// The SELinux context of what is mounted beside them: the masks of directories.
+    #[serde(default)]
+    pub mount_label: Option<String>,
     /// Nodes to be made in /dev: the default ones, then the spec's. Empty where /dev comes from the host by bind.
     pub devices: Vec<Device>,
     /// Whether the default links (/dev/fd, /dev/stdin, /dev/ptmx …) are to be made: not where /dev is a bind mount.

@@ -225,18 +225,26 @@ impl Connection {
 
     /// Waits for the end of `job`; how it ended, None where it ended and nobody told us how. It may have been told before
     /// the answer that names the job.
-    pub fn await_job(&mut self, job: &str, member: &'static str, unit: &str) -> Result<Option<String>, Error> {
+    pub fn await_job(&mut self, job: &str, unit: &str) -> Result<Option<String>, Error> {
         loop {
             if let Some(result) = self.told(job) {
                 return Ok(Some(result));
             }
-            if self.is_quiet().map_err(|error| self.in_time(error, member, unit))? {
+            let late = |error: Error| match error.is_late() {
+                true => Error::JobTimeout {
+                    job: job.to_owned(),
+                    unit: unit.to_owned(),
+                    seconds: super::LIMIT.as_secs(),
+                },
+                false => error,
+            };
+            if self.is_quiet().map_err(late)? {
                 if !self.has_job(job, unit)? {
                     return Ok(self.told(job));
                 }
                 continue;
             }
-            self.receive().map_err(|error| self.in_time(error, member, unit))?;
+            self.receive().map_err(late)?;
         }
     }
 
@@ -318,17 +326,13 @@ impl Connection {
     }
 
     fn in_time(&self, error: Error, member: &'static str, unit: &str) -> Error {
-        match &error {
-            Error::Io { source, .. }
-                if matches!(source.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) =>
-            {
-                Error::Timeout {
-                    member,
-                    unit: unit.to_owned(),
-                    seconds: super::LIMIT.as_secs(),
-                }
-            }
-            _ => error,
+        if !error.is_late() {
+            return error;
+        }
+        Error::Timeout {
+            member,
+            unit: unit.to_owned(),
+            seconds: super::LIMIT.as_secs(),
         }
     }
 }

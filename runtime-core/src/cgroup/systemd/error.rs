@@ -37,6 +37,8 @@ pub enum Error {
         unit: String,
         seconds: u64,
     },
+    #[error("systemd's job {job} of {unit} has not ended after {seconds} s")]
+    JobTimeout { job: String, unit: String, seconds: u64 },
     #[error("systemd has a unit {unit} already")]
     Exists { unit: String },
 }
@@ -57,6 +59,12 @@ impl Error {
         use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
         let kinds = [BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof];
         matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
+    }
+
+    /// Whether the time was over.
+    pub(super) fn is_late(&self) -> bool {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), TimedOut | WouldBlock))
     }
 
     /// Whether systemd answered with the error `name` of its own.
