@@ -9,7 +9,7 @@ use crate::cgroup::{self, Cgroup};
 pub use crate::native::{Executable, ExitStatus, Owner, Stdio};
 use crate::plan::{self, Namespace, Plan};
 use crate::policy::{Policy, Runtime};
-use crate::{egress, gvisor, hooks, host, native};
+use crate::{attest, egress, gvisor, hooks, host, native};
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum Error {
     /// gVisor.
     #[error(transparent)]
     Gvisor(#[from] gvisor::Error),
+    /// The image is not what it has to be.
+    #[error(transparent)]
+    Attest(#[from] attest::Error),
     /// The rules for what leaves the pod.
     #[error(transparent)]
     Egress(#[from] egress::Error),
@@ -91,6 +94,7 @@ impl Backends {
         owner: &Owner,
         stdio: Stdio,
     ) -> Result<(Container, Launched), Error> {
+        attest::check(plan)?;
         // Before anything of the container is there. A network namespace that is yet to be made is the native runtime's.
         if let (Some(allowed), Namespace::Path(path)) = (&plan.container.egress, &plan.container.namespaces.net) {
             egress::enforce_at(path, allowed)?;
@@ -126,6 +130,8 @@ impl Backends {
 pub struct Launched {
     pub process: Process,
     pub console: Option<OwnedFd>,
+    /// What of the container's mounts is not as it was meant, where the policy lets it go on.
+    pub differences: Vec<String>,
 }
 
 impl From<native::Launched> for Launched {
@@ -133,6 +139,7 @@ impl From<native::Launched> for Launched {
         Self {
             process: Process::Native(launched.process),
             console: launched.console,
+            differences: launched.differences,
         }
     }
 }
@@ -142,6 +149,7 @@ impl From<gvisor::Launched> for Launched {
         Self {
             process: Process::Gvisor(launched.process),
             console: launched.console,
+            differences: Vec::new(),
         }
     }
 }

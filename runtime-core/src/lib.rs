@@ -3,6 +3,8 @@
 //! A container's way through this crate: [`bundle`] reads and checks, [`plan`] translates into one value that says
 //! everything, [`backend`] carries it out ([`native`] with the kernel's own means, [`gvisor`] through runsc), [`record`] keeps on disk what clean-up needs.
 
+pub mod attest;
+pub mod audit;
 pub mod backend;
 pub mod bundle;
 pub mod cgroup;

@@ -2,6 +2,7 @@
 //! that must be neither read nor changed. Where the defence can be taken away, the same attack is shown to work without it:
 //! so it is known to be one.
 
+mod attest;
 mod canary;
 mod control;
 mod entering;
@@ -38,6 +39,7 @@ pub fn register(registry: &mut Registry) {
         ("syscalls", syscalls::register),
         ("network", network::register),
         ("secrets", secrets::register),
+        ("attest", attest::register),
         ("reach", reach::register),
     ];
     for (subject, add) in subjects {

@@ -166,6 +166,7 @@ pub async fn payload(tools: &Tools, script: &str) -> Result<PathBuf> {
     for (from, to) in [
         (program, "e2e".to_owned()),
         (tools.probe.clone(), "probe".to_owned()),
+        (tools.cli.clone(), "nucleus".to_owned()),
         (tools.shim.join(shim), format!("shim/{shim}")),
     ] {
         std::fs::copy(&from, files.join(&to)).with_context(|| format!("copy {}", text(&from)))?;

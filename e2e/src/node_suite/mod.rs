@@ -172,6 +172,7 @@ pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
         probe: args.payload.join("probe"),
         shim: args.payload.join("shim"),
         installer: PathBuf::new(),
+        cli: args.payload.join("nucleus"),
         node: None,
     });
     let choice = Choice {

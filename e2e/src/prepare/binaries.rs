@@ -1,4 +1,4 @@
-//! Our own static binaries: the shim under test, the small program in the test image, the node installer.
+//! Our own static binaries: the shim under test, the small program in the test image, the node installer, the command.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,10 @@ pub struct Binaries {
     /// A directory that holds the shim alone: it goes on containerd's PATH.
     pub shim: PathBuf,
     pub installer: PathBuf,
+    pub cli: PathBuf,
 }
 
-/// Builds the probe and the installer, and the shim unless one was given.
+/// Builds the probe, the installer and the command, and the shim unless one was given.
 pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
     let architecture = std::env::consts::ARCH;
     let musl = format!("{architecture}-unknown-linux-musl");
@@ -48,6 +49,8 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
             "probe",
             "--package",
             "installer",
+            "--package",
+            "cli",
         ])
         .current_dir(root());
     if libc == Libc::Gnu {
@@ -61,7 +64,7 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
         build.args(["--package", "shim"]);
     }
     step(
-        &format!("build the shim, the probe and the installer ({triple}, {profile})"),
+        &format!("build the shim, the probe, the installer and the command ({triple}, {profile})"),
         &mut build,
     )
     .await?;
@@ -76,6 +79,7 @@ pub async fn build(args: &PrepareArgs) -> Result<Binaries> {
         probe: built.join("probe"),
         shim: alone(&shim)?,
         installer: built.join("nucleus-installer"),
+        cli: built.join("nucleus"),
     })
 }
 

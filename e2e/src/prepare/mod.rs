@@ -51,6 +51,8 @@ pub struct Tools {
     /// A directory with runc.
     pub runc: PathBuf,
     pub busybox: PathBuf,
+    /// `nucleus`, the command for people.
+    pub cli: PathBuf,
     pub probe: PathBuf,
     /// A directory with containerd-shim-nucleus-v2 alone.
     pub shim: PathBuf,
@@ -85,6 +87,7 @@ pub async fn prepare(args: &PrepareArgs) -> Result<Tools> {
         probe: binaries.probe,
         shim: binaries.shim,
         installer: binaries.installer,
+        cli: binaries.cli,
         node: None,
     })
 }

@@ -1,5 +1,6 @@
 //! The suite `task`: what clients of containerd rely on, by subject.
 
+mod audit;
 mod bad_input;
 mod capabilities;
 mod cgroups;
@@ -44,6 +45,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("process", process::register),
     ("capabilities", capabilities::register),
     ("policy", policy::register),
+    ("audit", audit::register),
     ("landlock", landlock::register),
     ("init", init::register),
     ("devices", devices::register),

@@ -98,22 +98,23 @@ pub fn make_links(root: BorrowedFd<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Binds the slave of init's terminal, an fd and no path, to /dev/console.
-pub fn attach_console(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, slave: &OwnedFd) -> Result<(), Error> {
+/// Binds the slave of init's terminal, an fd and no path, to /dev/console. Returns the mount.
+pub fn attach_console(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, slave: &OwnedFd) -> Result<OwnedFd, Error> {
     const PATH: &str = "/dev/console";
     let failed = |source: io::Error| Error::Device {
         path: PATH.to_owned(),
         source,
     };
     let (parent, name) = parent_of(root, PATH).map_err(failed)?;
-    let bind = || -> io::Result<()> {
+    let bind = || -> io::Result<OwnedFd> {
         remove(parent.as_fd(), name)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::WRONLY;
         let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o666))?;
         let number = std::os::fd::AsRawFd::as_raw_fd(slave);
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let clone = open_tree(proc, format!("self/fd/{number}"), flags)?;
-        attach(&clone, file.as_fd())
+        attach(&clone, file.as_fd())?;
+        Ok(clone)
     };
     bind().map_err(failed)
 }

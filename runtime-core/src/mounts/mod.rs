@@ -4,6 +4,7 @@
 //! Every path in the container is resolved below one fd of its root ([`paths`]); every mount is made detached and then
 //! attached to the fd that was resolved: between the two there is no path that the container could exchange.
 
+mod audit;
 mod cgroup;
 mod copy_up;
 mod devices;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Mount, MountSource};
 
 pub use filesystem::open as open_filesystem;
+pub use filesystem::split_layers as overlay_layers;
 pub use tree::Tree;
 
 /// Why a mount or a node could not be made.
@@ -108,6 +110,10 @@ pub enum Error {
         limit: u64,
         unit: &'static str,
     },
+    #[error("mount audit: {operation}")]
+    Audit { operation: &'static str, source: io::Error },
+    #[error("mount audit: {0} (mount_audit = \"refuse\")")]
+    Differs(String),
     #[error("copying the image's {path} into a tmpfs")]
     CopyUp { path: String, source: io::Error },
     #[error("making the working directory {path:?}")]

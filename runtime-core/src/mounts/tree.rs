@@ -1,11 +1,13 @@
 //! The container's tree, from detached mounts to the switched root: one step a method, in the order of the holder.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
+use super::audit::{Allowed, Ledger, Made};
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
 use super::{Error, cgroup, copy_up, devices, idmap, is_new, is_proc, paths, rootfs, secrets};
 use crate::mounts::HierarchyView;
@@ -26,6 +28,8 @@ pub struct Tree {
     devices: Vec<OwnedFd>,
     /// What becomes read-only at the end.
     late_readonly: Vec<OwnedFd>,
+    /// What was attached, for the audit.
+    ledger: RefCell<Ledger>,
 }
 
 /// Propagation of everything before the container's own wishes: changes of the host arrive, none go out.
@@ -75,6 +79,7 @@ impl Tree {
             sources,
             devices,
             late_readonly: Vec::new(),
+            ledger: RefCell::default(),
         })
     }
 
@@ -121,14 +126,39 @@ impl Tree {
         // Private until the root is switched, whatever it is to be then: pivot_root(2) refuses a shared new root.
         set_propagation(&self.rootfs[0], "/", libc::MS_PRIVATE)?;
         attach(&self.rootfs[0], target.as_fd()).map_err(failed("attaching it"))?;
+        let below = match container.rootfs.mounts.first() {
+            Some(mount) if matches!(mount.source, MountSource::New { .. }) => None,
+            // With a directory of the host's comes what is mounted in it.
+            _ => Some(0),
+        };
+        self.note(&self.rootfs[0], "/", 0, below)?;
         for (mount, fd) in container.rootfs.mounts.iter().zip(&self.rootfs).skip(1) {
             let target = paths::target(self.root(), &mount.destination, false)?;
             attach(fd, target.as_fd()).map_err(|source| Error::Attach {
                 destination: mount.destination.clone(),
                 source,
             })?;
+            self.note_mount(fd, mount)?;
         }
         Ok(())
+    }
+
+    fn note(&self, fd: impl AsFd, destination: &str, set: u64, below: Option<u64>) -> Result<(), Error> {
+        let made = Made {
+            destination: destination.to_owned(),
+            set,
+            below,
+        };
+        self.ledger.borrow_mut().note(fd, made).map_err(noting)
+    }
+
+    fn note_mount(&self, fd: impl AsFd, mount: &Mount) -> Result<(), Error> {
+        let below = match mount.source {
+            MountSource::New { .. } => None,
+            MountSource::Bind { .. } => Some(mount.recursive_set),
+            MountSource::Cgroup => Some(mount.set),
+        };
+        self.note(fd, &mount.destination, mount.set | mount.recursive_set, below)
     }
 
     /// The container's root.
@@ -157,6 +187,7 @@ impl Tree {
             } else {
                 for (device, clone) in container.devices.iter().zip(&self.devices) {
                     devices::attach_clone(self.root(), device, clone)?;
+                    self.note(clone, &device.path, 0, None)?;
                 }
             }
             devices::make_links(self.root())?;
@@ -168,6 +199,7 @@ impl Tree {
         let destination = &mount.destination;
         if mount.source == MountSource::Cgroup {
             let view = cgroup::attach_view(self.root(), mount, hierarchies)?;
+            self.note_mount(&view, mount)?;
             if mount.set & MOUNT_ATTR_RDONLY != 0 {
                 self.late_readonly.push(view);
             }
@@ -204,6 +236,7 @@ impl Tree {
             destination: destination.clone(),
             source,
         })?;
+        self.note_mount(fd, mount)?;
         if matches!(mount.source, MountSource::New { .. }) {
             for &flags in &mount.propagation {
                 set_propagation(fd, destination, flags)?;
@@ -217,7 +250,8 @@ impl Tree {
 
     /// Binds init's terminal to /dev/console.
     pub fn attach_console(&self, proc: BorrowedFd<'_>, slave: &OwnedFd) -> Result<(), Error> {
-        devices::attach_console(self.root(), proc, slave)
+        let console = devices::attach_console(self.root(), proc, slave)?;
+        self.note(console, "/dev/console", 0, None)
     }
 
     /// The proc instances that init made, in the mounts' order, then what is mounted below them.
@@ -233,6 +267,7 @@ impl Tree {
                 destination: mount.destination.clone(),
                 source,
             })?;
+            self.note_mount(&instance, mount)?;
         }
         let procs: Vec<&str> = proc_destinations(container).collect();
         for (index, mount) in container.mounts.iter().enumerate() {
@@ -246,11 +281,14 @@ impl Tree {
     /// Read-only paths, then masked ones. A path that does not exist needs neither; any other failure is one.
     pub fn seal_paths(&self, container: &Container) -> Result<(), Error> {
         for path in &container.readonly_paths {
-            self.make_read_only(path).map_err(|source| Error::Seal {
+            let made = self.make_read_only(path).map_err(|source| Error::Seal {
                 operation: "making read-only",
                 path: path.clone(),
                 source,
             })?;
+            if let Some(clone) = made {
+                self.note(clone, path, MOUNT_ATTR_RDONLY, Some(MOUNT_ATTR_RDONLY))?;
+            }
         }
         // One empty tmpfs and one /dev/null serve all masks.
         let mut empty: Option<OwnedFd> = None;
@@ -272,14 +310,15 @@ impl Tree {
                 None => null_device()?,
             };
             attach(&clone, target.as_fd()).map_err(failed)?;
+            self.note(&clone, path, 0, None)?;
             cover.get_or_insert(clone);
         }
         Ok(())
     }
 
-    fn make_read_only(&self, path: &str) -> io::Result<()> {
+    fn make_read_only(&self, path: &str) -> io::Result<Option<OwnedFd>> {
         let Some(target) = paths::existing(self.root(), path)? else {
-            return Ok(());
+            return Ok(None);
         };
         let clone = clone_handle(target.as_fd(), true)?;
         set_attributes(
@@ -290,12 +329,13 @@ impl Tree {
                 ..MountAttr::default()
             },
         )?;
-        attach(&clone, target.as_fd())
+        attach(&clone, target.as_fd())?;
+        Ok(Some(clone))
     }
 
     /// Makes init's working directory, sets what is to be read-only, and switches the root: of the holder, and of init with
     /// it, whose root is the same.
-    pub fn finish(self, container: &Container, cwd: &str) -> Result<(), Error> {
+    pub fn finish(&self, container: &Container, cwd: &str) -> Result<(), Error> {
         let path = &container.rootfs.path;
         let failed = |operation| {
             move |source: io::Error| Error::Root {
@@ -325,6 +365,10 @@ impl Tree {
         }
         if container.rootfs.readonly {
             set_attributes(self.root(), false, read_only).map_err(failed("making it read-only"))?;
+            self.ledger
+                .borrow_mut()
+                .also(self.root(), MOUNT_ATTR_RDONLY)
+                .map_err(noting)?;
         }
         self.pivot().map_err(failed("switching to it (pivot_root)"))?;
         if let Some(propagation) = container.rootfs.propagation {
@@ -333,6 +377,32 @@ impl Tree {
             set_propagation(&root, "/", propagation & !libc::MS_REC)?;
         }
         Ok(())
+    }
+
+    /// What of the container's mounts is not as it was meant, by the kernel's word. After [`Self::finish`].
+    pub fn audit(&self, container: &Container, proc: BorrowedFd<'_>) -> Result<Vec<String>, Error> {
+        let failed = |source| Error::Audit {
+            operation: "reading the container's mount table",
+            source,
+        };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(proc, c"self/mountinfo", flags, Mode::empty());
+        let mut table = String::with_capacity(8 << 10);
+        let mut file = std::fs::File::from(file.map_err(|errno| failed(errno.into()))?);
+        file.read_to_string(&mut table).map_err(failed)?;
+        let is_shared = |flags: &u64| flags & libc::MS_SHARED != 0;
+        let hooks = &container.hooks;
+        let allowed = Allowed {
+            others: !hooks.prestart.is_empty()
+                || !hooks.create_runtime.is_empty()
+                || !hooks.create_container.is_empty(),
+            shared: container.rootfs.propagation.iter().any(is_shared)
+                || container
+                    .mounts
+                    .iter()
+                    .any(|mount| mount.propagation.iter().any(is_shared)),
+        };
+        Ok(self.ledger.borrow().differences(&table, allowed))
     }
 
     /// pivot_root(2), NOTES: the old root ends up on top of the new one, without a directory of its own, and is detached.
@@ -350,6 +420,13 @@ impl Tree {
         unmount(c".", UnmountFlags::DETACH)?;
         rustix::process::chdir(c"/")?;
         Ok(())
+    }
+}
+
+fn noting(source: io::Error) -> Error {
+    Error::Audit {
+        operation: "asking for a mount's number",
+        source,
     }
 }
 

@@ -122,7 +122,13 @@ impl Container {
                 }
                 // Its end of the socket closed with the execve: the program runs, or somebody killed it.
                 None => match started {
-                    Some(process) => return Ok(Launched { process, console }),
+                    Some(process) => {
+                        return Ok(Launched {
+                            process,
+                            console,
+                            differences: Vec::new(),
+                        });
+                    }
                     None => {
                         break Error::Ended {
                             who: "holder",

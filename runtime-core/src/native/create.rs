@@ -93,6 +93,7 @@ fn create_recorded(
         exe,
         control,
         socket,
+        differences: Vec::new(),
     };
     match attempt.run() {
         Ok(console) => {
@@ -102,6 +103,7 @@ fn create_recorded(
                 cgroup,
                 control,
                 socket,
+                differences,
                 ..
             } = attempt;
             let (Some(init), Some(cgroup)) = (init, cgroup) else {
@@ -121,7 +123,12 @@ fn create_recorded(
                 init_pidfd,
                 deleted: Mutex::new(false),
             };
-            Ok((container, Launched { process: init, console }))
+            let launched = Launched {
+                process: init,
+                console,
+                differences,
+            };
+            Ok((container, launched))
         }
         Err(error) => {
             attempt.undo();
@@ -142,6 +149,8 @@ struct Attempt<'a> {
     exe: &'a Executable,
     control: OwnedFd,
     socket: OwnedFd,
+    /// What of its mounts is not as it was meant.
+    differences: Vec<String>,
 }
 
 impl Attempt<'_> {
@@ -199,6 +208,10 @@ impl Attempt<'_> {
                 Tag::Hooks => {
                     self.runtime_hooks()?;
                     wire::send(&self.control, Tag::Go, &[], &[]).map_err(io("answering the holder"))?;
+                }
+                Tag::Differences => {
+                    let text = String::from_utf8_lossy(&message.payload);
+                    self.differences.extend(text.lines().map(str::to_owned));
                 }
                 Tag::Console => console = message.fds.into_iter().next(),
                 Tag::Ready => {

@@ -180,7 +180,14 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
         .root()
         .try_clone_to_owned()
         .map_err(io("keeping the container's root"))?;
-    let late = Late::fork(tree, &inside.container, &process, &hierarchies, control)?;
+    let late = Late::fork(
+        tree,
+        &inside.container,
+        &process,
+        &hierarchies,
+        control,
+        inside.proc.as_fd(),
+    )?;
     if let Some(domain) = &inside.container.domain {
         domain::enter(domain, &root).map_err(Error::Domain)?;
     }

@@ -10,7 +10,7 @@ use super::holder::Error;
 use super::lifecycle_hooks;
 use super::wire::{self, Message, Tag};
 use crate::error_chain::chain;
-use crate::mounts::{HierarchyView, Tree};
+use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Process};
 use crate::sys::fork::{Fork, fork};
 use crate::sys::message;
@@ -31,6 +31,7 @@ impl Late {
         init: &Process,
         hierarchies: &[HierarchyView],
         control: &OwnedFd,
+        proc: BorrowedFd<'_>,
     ) -> Result<Self, Error> {
         let (socket, theirs) = message::pair().map_err(io("making the socket to the process that mounts"))?;
         match fork(0).map_err(io("forking the process that mounts"))? {
@@ -38,7 +39,10 @@ impl Late {
                 drop(socket);
                 let ended = process::end_with_parent()
                     .map_err(io("tying the process that mounts to the holder"))
-                    .and_then(|()| mount(tree, container, init, hierarchies, control, &theirs));
+                    .and_then(|()| {
+                        mount(tree, container, init, hierarchies, control, &theirs)
+                            .and_then(|tree| audit(&tree, container, control, proc))
+                    });
                 match ended {
                     Ok(()) => process::exit_now(0),
                     Err(error) => {
@@ -73,7 +77,7 @@ fn mount(
     hierarchies: &[HierarchyView],
     control: &OwnedFd,
     holder: &OwnedFd,
-) -> Result<(), Error> {
+) -> Result<Tree, Error> {
     let (pid, instances) = match wire::receive(holder).map_err(io("hearing from the holder"))? {
         Some(Message {
             tag: Tag::Instances,
@@ -86,7 +90,21 @@ fn mount(
     tree.seal_paths(container)?;
     run_hooks(container, control, pid)?;
     tree.finish(container, &init.cwd)?;
-    Ok(())
+    Ok(tree)
+}
+
+/// The last look, when nothing changes the mounts any more but who is allowed to.
+fn audit(tree: &Tree, container: &plan::Container, control: &OwnedFd, proc: BorrowedFd<'_>) -> Result<(), Error> {
+    let differences = tree.audit(container, proc)?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let mut text = differences.join("\n");
+    if container.refuse_differences {
+        return Err(mounts::Error::Differs(text.replace('\n', "; ")).into());
+    }
+    text.truncate(text.floor_char_boundary(message::MAX_BYTES / 2));
+    wire::send(control, Tag::Differences, text.as_bytes(), &[]).map_err(|_| Error::Alone)
 }
 
 /// Runtime hooks run in the shim's namespaces, container hooks in the container's before the root is switched.

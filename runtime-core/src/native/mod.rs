@@ -195,6 +195,8 @@ impl Process {
 pub struct Launched {
     pub process: Process,
     pub console: Option<OwnedFd>,
+    /// What of the container's mounts is not as it was meant.
+    pub differences: Vec<String>,
 }
 
 /// Who runs the container: goes into its record.

@@ -55,6 +55,8 @@ pub enum Tag {
     Ready = b'r',
     /// process → shim: the master of its pseudo terminal [fd].
     Console = b't',
+    /// holder → shim: what of the mounts is not as it was meant [text, one a line].
+    Differences = b'd',
     /// holder or process → shim: it failed and ends [text].
     Failed = b'!',
     /// shim → holder: start a process [JSON of the process, or empty; fds: process socket, three streams, and a memfd with
@@ -73,6 +75,7 @@ impl Tag {
             Self::Go,
             Self::Ready,
             Self::Console,
+            Self::Differences,
             Self::Failed,
             Self::Exec,
             Self::Instances,

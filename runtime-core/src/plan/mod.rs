@@ -44,7 +44,7 @@ use oci_spec::runtime as oci;
 
 use crate::bundle::Bundle;
 use crate::host::Kernel;
-use crate::policy::{HostPaths, Policy};
+use crate::policy::{HostPaths, MountAudit, Policy};
 use crate::security::seccomp::named::Named;
 use error::Entry;
 
@@ -161,6 +161,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
         hooks: hook::hooks(spec.hooks())?,
         no_new_keyring: request.no_new_keyring,
         init: request.policy.init.value,
+        refuse_differences: request.policy.mount_audit.value == MountAudit::Refuse,
         refuse_host_paths: request.policy.host_paths.value == HostPaths::Refuse,
         egress: egress::allowed(&namespaces, request)?,
         domain: None,

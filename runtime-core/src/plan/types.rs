@@ -72,6 +72,9 @@ pub struct Container {
     /// A process of ours is its first, and the workload that one's child.
     #[serde(default)]
     pub init: bool,
+    /// A mount table that is not as it was meant is an error.
+    #[serde(default)]
+    pub refuse_differences: bool,
     /// Bind sources that give the host away are refused, wherever links lead ([`crate::policy::gives_away`]).
     pub refuse_host_paths: bool,
     /// What may leave the network namespace; None: everything.

@@ -7,6 +7,7 @@
 //!
 //! A setting enters [`settings`] when it is honoured, with its documentation; `docs/policy.md` is compared with that list.
 
+mod audit;
 mod egress;
 mod host_path;
 mod nearest;
@@ -21,6 +22,7 @@ mod tests;
 pub mod toml;
 mod values;
 
+pub use audit::Audit;
 pub use egress::{Destination, Egress, Protocol, Reach};
 pub use host_path::gives_away;
 pub use pins::{Directory, Pins};
@@ -29,7 +31,7 @@ pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use secrets::Secrets;
 pub use settings::{Layer, Policy, SETTINGS, Setting};
 pub use values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime, Tier, Value,
 };
 
 use std::fmt;

@@ -40,11 +40,12 @@ impl fmt::Display for Paths {
 pub struct Digest(pub Option<String>);
 
 impl Value for Digest {
-    const EXPECTED: &'static str = "64 hex digits, or \"\" for any";
+    const EXPECTED: &'static str = "64 hex digits, perhaps after \"sha256:\", or \"\" for any";
 
     fn parse(given: Given<'_>) -> Option<Self> {
-        match given.text()? {
-            "" => Some(Self(None)),
+        let text = given.text()?;
+        match text.strip_prefix("sha256:").unwrap_or(text) {
+            _ if text.is_empty() => Some(Self(None)),
             text if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 Some(Self(Some(text.to_ascii_lowercase())))
             }
@@ -84,6 +85,11 @@ mod tests {
         let digest = |value: &str| Digest::parse(Given::Toml(&text(value)));
         assert_eq!(digest(""), Some(Digest(None)));
         assert_eq!(digest(&"AB".repeat(32)), Some(Digest(Some("ab".repeat(32)))));
+        assert_eq!(
+            digest(&format!("sha256:{}", "01".repeat(32))),
+            Some(Digest(Some("01".repeat(32))))
+        );
+        assert_eq!(digest("sha256:"), None, "not any");
         assert_eq!(digest("abc"), None);
         assert_eq!(digest(&"xy".repeat(32)), None);
     }

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::audit::Audit;
 use super::egress::Egress;
 use super::pins::{Directory, Pins};
 use super::program::{Digest, Paths};
 use super::resolve::decide;
 use super::secrets::Secrets;
 use super::values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, Names, Network, Platform, Proc, Runtime, Tier, Value,
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime, Tier, Value,
 };
 use super::{Decided, Error, nearest};
 
@@ -186,6 +187,24 @@ settings! {
     /// daemon takes it.
     "seccomp.log_denied" seccomp_log_denied: bool, false, false, false;
 
+    /// Before a container starts, its mount table is read back from the kernel and compared with what was meant: each mount there,
+    /// with its flags, private unless sharing was asked for, and none besides but what hooks may have mounted. `refuse`: a
+    /// difference is an error. `report`: it is logged, and an event of the audit trail. In gVisor the table is the sentry's own.
+    "mount_audit" mount_audit: MountAudit, MountAudit::Report, MountAudit::Refuse, true;
+
+    /// Where the audit trail goes: to `"journal"`, journald, or to a file, made with mode 0600 where it is not there; it may be
+    /// rotated at any time. One JSON object a line: `schema` (1), `time`, `event` (`create`, `exec`, `mounts`), `namespace`,
+    /// `group`, `container`, `process`, `decision` (`allowed`, `refused`, `failed`, `differs`), `control` (the setting that
+    /// refused), `reason`, and for a container that is allowed each setting that is not at its default, with who decided it. What
+    /// cannot be written down is not done.
+    "audit" audit: Audit, Audit::None, Audit::None, false;
+
+    /// What the image's layers have to be: `sha256:` and the digest of a tree of hashes over their names, kinds, modes, owners,
+    /// links, content and capabilities, which is the same on every node. It is computed, in the time that it takes to read the
+    /// layers, before anything of the container is made; where it differs, the error says both. For root file systems that are
+    /// overlays of layers; others are refused.
+    "rootfs_digest" rootfs_digest: Digest, Digest::default(), Digest::default(), true;
+
     /// Refuses every bind mount that gives the host away, whatever links lead there: `/`, `/proc`, `/sys`, `/dev`, `/boot`, the
     /// state and sockets of container runtimes, kubelet's credentials, and every directory above one of these. Not what kubelet
     /// and containerd themselves bring into each container, such as its hosts file, its volumes, and the pod's /dev/shm.
@@ -232,6 +251,13 @@ settings! {
 
     /// Refuses containers without a memory limit; not the pod's sandbox, which has none.
     "require.memory_limit" require_memory_limit: bool, false, true, true;
+}
+
+impl Layer {
+    /// Where the audit trail goes, by this layer, the handler's, and by `node`: known also where a pod's annotations are wrong.
+    pub fn audit(&self, node: &Self) -> Audit {
+        self.audit.as_ref().or(node.audit.as_ref()).cloned().unwrap_or_default()
+    }
 }
 
 impl Default for Policy {

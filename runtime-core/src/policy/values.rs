@@ -155,6 +155,15 @@ choice! {
 }
 
 choice! {
+    /// What a mount table that is not as it was meant comes to.
+    MountAudit: "\"report\" or \"refuse\"",
+    /// A line in the log, and an event of the audit trail.
+    Report = "report",
+    /// An error: the container does not start.
+    Refuse = "refuse"
+}
+
+choice! {
     /// What of /proc a container sees.
     Proc: "\"default\" or \"hidden\"",
     /// What its spec says.

@@ -9,10 +9,11 @@ use runtime_core::cgroup::{self, OomWatch};
 use runtime_core::egress;
 use runtime_core::host;
 use runtime_core::plan::{self, Plan, RootfsMount};
-use runtime_core::policy::{self, Policy};
+use runtime_core::policy::{self, Audit, Layer, Policy};
 use runtime_core::security::seccomp::named;
 use tokio::sync::watch;
 
+use super::audit::Subject;
 use super::lifecycle::State;
 use super::process::{Process, Streams, reap};
 use super::{Container, Error, Inner, exit, oom};
@@ -126,7 +127,7 @@ pub(super) fn spec<'a>(shim: &'a Shim, id: &'a str, streams: &'a Streams, owner:
     }
 }
 
-/// All that blocks, on one thread.
+/// All that blocks, on one thread; and what the audit trail is told of it.
 fn build(
     shim: &Shim,
     id: &str,
@@ -135,6 +136,32 @@ fn build(
     options: &Options,
     stdio: Stdio,
 ) -> Result<Box<Created>, Error> {
+    let mut sink = Audit::None;
+    let subject = Subject { shim, id, exec: None };
+    let created = decide_and_create(subject, bundle, rootfs, options, stdio, &mut sink);
+    match &created {
+        Ok(created) => subject.differs(&sink, &created.launched.differences),
+        Err(error) => subject.fail(&sink, error),
+    }
+    created
+}
+
+/// `sink` is where the trail goes, as soon as that is known.
+fn decide_and_create(
+    subject: Subject<'_>,
+    bundle: &Path,
+    rootfs: Vec<RootfsMount>,
+    options: &Options,
+    stdio: Stdio,
+    sink: &mut Audit,
+) -> Result<Box<Created>, Error> {
+    let Subject { shim, id, .. } = subject;
+    let node = policy::node::read().map_err(|source| Error::Node {
+        id: id.to_owned(),
+        source,
+    })?;
+    // Not the pod's to choose: it is known before the pod is listened to.
+    sink.clone_from(&options.policy.audit(&node));
     if !rootfs.is_empty() {
         make_mount_point(&bundle.join("rootfs"))?;
     }
@@ -142,7 +169,7 @@ fn build(
         id: id.to_owned(),
         source,
     })?;
-    let policy = resolve(id, &bundle, options)?;
+    let policy = resolve(id, &bundle, &node, options)?;
     let choice = Choice::of(&policy);
     let seccomp_profiles = named::read(&policy).map_err(|source| Error::Profile {
         id: id.to_owned(),
@@ -168,6 +195,7 @@ fn build(
         id: id.to_owned(),
         source,
     })?;
+    subject.allow(&plan.policy, &plan.process)?;
     let created = shim.backends.create(&choice, &plan, &shim.owner, stdio);
     let (runtime, launched) = created.map_err(Error::runtime("create", id))?;
     // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
@@ -184,14 +212,10 @@ fn build(
 }
 
 /// What the node demands of this container.
-fn resolve(id: &str, bundle: &Bundle, options: &Options) -> Result<Policy, Error> {
-    let node = policy::node::read().map_err(|source| Error::Node {
-        id: id.to_owned(),
-        source,
-    })?;
+fn resolve(id: &str, bundle: &Bundle, node: &Layer, options: &Options) -> Result<Policy, Error> {
     let annotations = bundle.spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
-    policy::resolve(&node, &options.policy, annotations).map_err(|source| Error::Policy {
+    policy::resolve(node, &options.policy, annotations).map_err(|source| Error::Policy {
         id: id.to_owned(),
         source,
     })

@@ -1,7 +1,7 @@
 //! Why an operation on a container failed.
 
 use runtime_core::security::seccomp::named;
-use runtime_core::{backend, bundle, cgroup, plan, policy};
+use runtime_core::{audit, backend, bundle, cgroup, plan, policy};
 
 use super::lifecycle::{ExecState, Operation, State};
 use crate::io;
@@ -142,6 +142,14 @@ pub enum Error {
         id: String,
         /// What is wrong with it.
         source: named::Error,
+    },
+    /// The audit trail, which has to have it first.
+    #[error("OCI runtime create failed: container {id} and what is run in it cannot be written down")]
+    Audit {
+        /// The container.
+        id: String,
+        /// Why not.
+        source: audit::Error,
     },
     /// An exec's process asks for what cannot be done.
     #[error("OCI runtime exec failed: process {exec} of container {id} cannot be run as asked for")]

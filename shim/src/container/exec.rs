@@ -8,6 +8,7 @@ use oci_spec::runtime as oci;
 use runtime_core::backend::Launched;
 use runtime_core::{bundle, plan};
 
+use super::audit::Subject;
 use super::lifecycle::{ExecState, Operation};
 use super::process::{Outcome, Process, Streams};
 use super::{Container, Error, create, exit};
@@ -98,7 +99,12 @@ impl Container {
             exec.set_state(ExecState::Failed);
             exec.process.set_outcome(Outcome::NeverRan);
             self.exec_ended();
-            return Err(error);
+            let (container, of) = (Arc::clone(self), Arc::clone(&exec));
+            let told = self.shim.blocking(move || {
+                container.subject(&of).fail(&container.plan.policy.audit.value, &error);
+                error
+            });
+            return Err(told.await?);
         }
         exec.set_state(ExecState::Running);
         let pid = exec.process.pid();
@@ -133,6 +139,14 @@ impl Container {
         Ok(())
     }
 
+    fn subject<'a>(&'a self, exec: &'a Exec) -> Subject<'a> {
+        Subject {
+            shim: &self.shim,
+            id: &self.id,
+            exec: Some(&exec.id),
+        }
+    }
+
     async fn launch(self: &Arc<Self>, exec: &Arc<Exec>) -> Result<(), Error> {
         let refused = |source| Error::ExecPlan {
             exec: exec.id.clone(),
@@ -150,9 +164,16 @@ impl Container {
         let process = plan::translate_exec(&self.plan, &spec).map_err(refused)?;
         let streams = create::spec(&self.shim, &self.id, &exec.process.streams, self.io_owner);
         let (mut io, stdio) = Io::open(streams).await.map_err(no_streams)?;
-        let runtime = Arc::clone(&self.runtime);
-        let launched = self.shim.blocking(move || runtime.exec(&process, &spec, stdio)).await?;
-        let Launched { process, console } = launched.map_err(Error::runtime("exec", &self.id))?;
+        let (container, of) = (Arc::clone(self), Arc::clone(exec));
+        let launched = self
+            .shim
+            .blocking(move || {
+                container.subject(&of).allow(&container.plan.policy, &process)?;
+                let launched = container.runtime.exec(&process, &spec, stdio);
+                launched.map_err(Error::runtime("exec", &container.id))
+            })
+            .await?;
+        let Launched { process, console, .. } = launched?;
         let child = Child::register(process.pid());
         let process = Arc::new(process);
         let attached = console

@@ -3,6 +3,7 @@
 //! Everything here runs on one thread and takes its locks for a moment only, never across an await; what blocks goes
 //! through [`Shim::blocking`].
 
+mod audit;
 mod create;
 mod delete;
 mod error;

@@ -92,6 +92,7 @@ fn code(error: &Error) -> Code {
             | C::Streams { .. }
             | C::Resize { .. }
             | C::Node { .. }
+            | C::Audit { .. }
             | C::Profile { .. }
             | C::Runtime { .. }
             | C::Cgroup { .. } => Code::UNKNOWN,
