@@ -81,13 +81,17 @@ impl Daemon {
         Self::start_in(new_directory()?, tools, version, Setup::plain("debug")).await
     }
 
-    /// Starts one for measuring: everything on a tmpfs, and no log but of warnings.
-    pub async fn start_for_measuring(tools: &Tools, version: Version) -> Result<Self> {
+    /// Starts one for measuring: everything on a tmpfs, and no log but of warnings. `path` goes before its other programs.
+    pub async fn start_for_measuring(tools: &Tools, version: Version, path: Vec<PathBuf>) -> Result<Self> {
         let directory = new_directory()?;
         // Goes with the directory, when this value is dropped.
         mount("e2e", &directory, "tmpfs", MountFlags::empty(), None)
             .with_context(|| format!("mount a tmpfs on {}", directory.display()))?;
-        Self::start_in(directory, tools, version, Setup::plain("warn")).await
+        let setup = Setup {
+            path,
+            ..Setup::plain("warn")
+        };
+        Self::start_in(directory, tools, version, setup).await
     }
 
     /// Starts one in a directory that becomes its own.

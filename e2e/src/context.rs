@@ -31,6 +31,9 @@ pub enum Runtime {
     /// Ours with `runtime = "gvisor"`: what the suite `gvisor` runs on
     #[value(skip)]
     Gvisor,
+    /// gVisor's own shim, to be measured beside
+    #[value(skip)]
+    Runsc,
 }
 
 impl Runtime {
@@ -38,6 +41,7 @@ impl Runtime {
         match self {
             Self::Runc => "io.containerd.runc.v2",
             Self::Nucleus | Self::Gvisor => "io.containerd.nucleus.v2",
+            Self::Runsc => "io.containerd.runsc.v1",
         }
     }
 
@@ -46,6 +50,7 @@ impl Runtime {
             Self::Runc => "runc",
             Self::Nucleus => "nucleus",
             Self::Gvisor => "gvisor",
+            Self::Runsc => "runsc",
         }
     }
 
@@ -54,6 +59,7 @@ impl Runtime {
         match self {
             Self::Runc => "containerd-shim-runc-v2",
             Self::Nucleus | Self::Gvisor => "containerd-shim-nucleus-v2",
+            Self::Runsc => "containerd-shim-runsc-v1",
         }
     }
 }
@@ -94,7 +100,7 @@ impl Ctx {
     }
 
     pub fn is_nucleus(&self) -> bool {
-        self.runtime != Runtime::Runc
+        matches!(self.runtime, Runtime::Nucleus | Runtime::Gvisor)
     }
 
     pub fn is_containerd_2(&self) -> bool {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use installer::config::Handler;
+use installer::config::{Handler, Runsc};
 use installer::distribution::Distribution;
 use installer::node::{self, Node, Report};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -32,6 +32,12 @@ enum Command {
         /// A handler that containerd is to know; may be given more than once
         #[arg(long = "handler", value_name = "NAME", default_value = "nucleus")]
         handlers: Vec<Handler>,
+        /// Where the handler nucleus-gvisor finds runsc on the host
+        #[arg(long, value_name = "PATH", default_value = "/usr/local/bin/runsc", value_parser = host_path)]
+        gvisor_path: String,
+        /// The sha256 that runsc has to have
+        #[arg(long, value_name = "HEX", value_parser = sha256)]
+        gvisor_sha256: Option<String>,
     },
     /// Give the configuration back the bytes that it had, restart containerd, remove the shim
     Uninstall {
@@ -93,6 +99,7 @@ impl NodeArgs {
             socket: self.socket,
             state: self.state,
             unit: self.unit,
+            runsc: Runsc::default(),
             patience: Duration::from_secs(self.timeout),
             dry_run: self.dry_run,
         }
@@ -107,6 +114,15 @@ fn host_path(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("an absolute path of the host is needed, without `..` and without a slash at its end".to_owned())
+    }
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let hexadecimal = |one: char| one.is_ascii_digit() || ('a'..='f').contains(&one);
+    if text.len() == 64 && text.chars().all(hexadecimal) {
+        Ok(text.to_owned())
+    } else {
+        Err("64 hexadecimal digits in small letters are needed".to_owned())
     }
 }
 
@@ -126,9 +142,22 @@ fn owner(text: &str) -> Result<String, String> {
 
 fn main() -> ExitCode {
     let (outcome, log) = match Cli::parse().command {
-        Command::Install { node, shim, handlers } => {
+        Command::Install {
+            node,
+            shim,
+            handlers,
+            gvisor_path,
+            gvisor_sha256,
+        } => {
             let log = node.termination_log.clone();
-            (node::install(&node.into_node(), &shim, &handlers), log)
+            let node = Node {
+                runsc: Runsc {
+                    path: gvisor_path,
+                    sha256: gvisor_sha256,
+                },
+                ..node.into_node()
+            };
+            (node::install(&node, &shim, &handlers), log)
         }
         Command::Uninstall { node, force } => {
             let log = node.termination_log.clone();

@@ -27,6 +27,7 @@ fn node(root: &Path, distribution: Distribution) -> Node {
         socket: None,
         state: None,
         unit: None,
+        runsc: installer::config::Runsc::default(),
         patience: Duration::from_secs(1),
         dry_run: false,
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::runtime as oci;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, OomWatch};
 pub use crate::native::{Executable, ExitStatus, Owner, Stdio};
 use crate::plan::{self, Namespace, Plan};
 use crate::policy::{Policy, Runtime};
@@ -255,6 +255,31 @@ impl Container {
             Self::Gvisor(container) => container.resume()?,
         }
         Ok(())
+    }
+
+    /// Sets limits on a living container; what is not named stays.
+    pub fn update(&self, resources: &oci::LinuxResources) -> Result<(), Error> {
+        match self {
+            Self::Native(container) => container.cgroup().update(resources)?,
+            Self::Gvisor(container) => container.update(resources)?,
+        }
+        Ok(())
+    }
+
+    /// What it used so far; after its end too, until it is deleted.
+    pub fn stats(&self) -> Result<cgroup::Stats, Error> {
+        Ok(match self {
+            Self::Native(container) => container.cgroup().stats()?,
+            Self::Gvisor(container) => container.stats()?,
+        })
+    }
+
+    /// Arms a watch for kills for want of memory.
+    pub fn watch_oom(&self) -> Result<OomWatch, Error> {
+        Ok(match self {
+            Self::Native(container) => container.cgroup().watch_oom()?,
+            Self::Gvisor(container) => container.watch_oom()?,
+        })
     }
 
     /// The container's cgroups.

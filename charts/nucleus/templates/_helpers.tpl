@@ -28,6 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $handlers := list -}}
 {{- if .Values.runtimeClasses.nucleus.enabled -}}{{- $handlers = append $handlers "nucleus" -}}{{- end -}}
 {{- if .Values.runtimeClasses.production.enabled -}}{{- $handlers = append $handlers "nucleus-production" -}}{{- end -}}
+{{- if .Values.runtimeClasses.gvisor.enabled -}}{{- $handlers = append $handlers "nucleus-gvisor" -}}{{- end -}}
 {{- toJson $handlers -}}
 {{- end -}}
 
@@ -130,9 +131,6 @@ seccompProfile:
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nucleus.check" -}}
 {{- $v := .Values -}}
-{{- if $v.runtimeClasses.gvisor.enabled -}}
-{{- fail "runtimeClasses.gvisor.enabled: this version's shim cannot serve nucleus-gvisor; set it to false" -}}
-{{- end -}}
 {{- if not (include "nucleus.handlers" . | fromJsonArray) -}}
 {{- fail "runtimeClasses: all classes are disabled, so there is nothing to install; enable at least one" -}}
 {{- end -}}

@@ -54,7 +54,7 @@ impl Summary {
         Some(Self { median, p90, n })
     }
 
-    fn to_json(self) -> Value {
+    pub fn to_json(self) -> Value {
         let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
         json!({"median": rounded(self.median), "p90": rounded(self.p90), "n": self.n})
     }

@@ -8,6 +8,7 @@
 
 mod chart;
 mod figures;
+mod gvisor;
 pub mod idle;
 mod rounds;
 mod table;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use crate::containerd::{Daemon, Version};
@@ -32,12 +34,13 @@ use figures::Figures;
 Examples:
   cargo e2e bench                            everything, as a table
   cargo e2e bench --json bench.json          … and as JSON, with charts beside it
-  cargo e2e bench exec delete --rounds 100   two of them, more often")]
+  cargo e2e bench exec delete --rounds 100   two of them, more often
+  cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim")]
 pub struct BenchArgs {
-    /// What to measure; nothing means everything
+    /// What to measure; nothing means everything but gvisor
     #[arg(value_enum)]
-    what: Vec<Metric>,
-    /// Write the figures here, and charts beside them
+    what: Vec<What>,
+    /// Write the figures here, and charts beside them (no charts of gvisor)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How many times each operation is measured for each runtime
@@ -45,6 +48,40 @@ pub struct BenchArgs {
     rounds: u32,
     #[command(flatten)]
     prepare: prepare::PrepareArgs,
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Metric(Metric),
+    Gvisor,
+}
+
+impl ValueEnum for What {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [What; 8] = [
+            What::Metric(Metric::CreateStart),
+            What::Metric(Metric::Exec),
+            What::Metric(Metric::Delete),
+            What::Metric(Metric::RunRm),
+            What::Metric(Metric::Pss),
+            What::Metric(Metric::Rss),
+            What::Metric(Metric::Wakeups),
+            What::Gvisor,
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::Metric(metric) => metric.to_possible_value(),
+            Self::Gvisor => {
+                Some(PossibleValue::new("gvisor").help(
+                    "A pod in gVisor's sentry, by nucleus and by gVisor's own shim: times, memory, idle CPU, loads",
+                ))
+            }
+        }
+    }
 }
 
 /// What can be measured, by its name in the JSON.
@@ -119,10 +156,17 @@ impl Metric {
 
 /// `cargo e2e bench`.
 pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
-    let wanted = |metric: Metric| args.what.is_empty() || args.what.contains(&metric);
+    if args.what.contains(&What::Gvisor) {
+        if args.what.len() > 1 {
+            bail!("gvisor is measured by itself: name nothing beside it");
+        }
+        gvisor::bench(args.rounds, args.json.as_ref(), &args.prepare).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted = |metric: Metric| args.what.is_empty() || args.what.contains(&What::Metric(metric));
     let tools = Rc::new(prepare::prepare(&args.prepare).await?);
     let image = Rc::new(image::build(&tools, &harness::image_file()?)?);
-    let daemon = Rc::new(Daemon::start_for_measuring(&tools, Version::V2).await?);
+    let daemon = Rc::new(Daemon::start_for_measuring(&tools, Version::V2, Vec::new()).await?);
     let namespace = format!("e2e{}-bench", std::process::id());
     let worker = Worker::new(daemon, tools, image, namespace.clone()).await?;
     let mut figures = Figures::default();
@@ -130,7 +174,7 @@ pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
     harness::remove_namespace_cgroups(&namespace);
     outcome?;
 
-    print!("{}", table::table(&figures, &conditions(&args)?));
+    print!("{}", table::table(&figures, &conditions(&args.prepare)?));
     if let Some(file) = &args.json {
         let text = format!("{:#}\n", figures.to_json());
         std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
@@ -166,7 +210,7 @@ async fn measure(
 }
 
 /// What the figures depend on, for the line under the table.
-fn conditions(args: &BenchArgs) -> Result<String> {
+fn conditions(args: &prepare::PrepareArgs) -> Result<String> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's version")?;
     let load = std::fs::read_to_string("/proc/loadavg").context("read the machine's load")?;
     let cpus = std::thread::available_parallelism().context("count the processors")?;
@@ -175,7 +219,7 @@ fn conditions(args: &BenchArgs) -> Result<String> {
         kernel.trim(),
         load.split(' ').next().unwrap_or_default(),
     );
-    if args.prepare.profile == Profile::Quick {
+    if args.profile == Profile::Quick {
         text.push_str("\nThe shim was built with the quick profile: these are not figures to publish.");
     }
     Ok(text)

@@ -63,7 +63,7 @@ pub async fn measure(
 fn subject(runtime: Option<Runtime>) -> Subject {
     match runtime {
         Some(Runtime::Nucleus | Runtime::Gvisor) => Subject::Nucleus,
-        Some(Runtime::Runc) => Subject::Runc,
+        Some(Runtime::Runc | Runtime::Runsc) => Subject::Runc,
         None => Subject::Client,
     }
 }

@@ -139,7 +139,8 @@ async fn refuses(helm: &Helm) -> Result<()> {
         ("kubectl.image.tag=", "does not match pattern"),
         ("runtimeClasses.nucleus.enabled=yes", "got string, want boolean"),
         ("runtimeClasses.nucleus.enabled=false", "enable at least one"),
-        ("runtimeClasses.gvisor.enabled=true", "cannot serve nucleus-gvisor"),
+        ("runtimeClasses.gvisor.path=runsc", "does not match pattern"),
+        ("runtimeClasses.gvisor.sha256=abc", "does not match pattern"),
         (
             "runtimeClasses.overhead.disk=1",
             "additional properties 'disk' not allowed",
@@ -399,6 +400,7 @@ async fn classes(helm: &Helm) -> Result<()> {
             "runtimeClasses.nucleus.enabled=false,runtimeClasses.production.enabled=true",
             &["nucleus-production"],
         ),
+        ("runtimeClasses.gvisor.enabled=true", &["nucleus", "nucleus-gvisor"]),
     ] {
         let objects = helm.render(&[values]).await?;
         let classes: Vec<&Value> = objects.iter().filter(|one| one["kind"] == "RuntimeClass").collect();
@@ -413,13 +415,20 @@ async fn classes(helm: &Helm) -> Result<()> {
                 class["scheduling"]["nodeSelector"]["nucleus.dev/ready"] == "true",
                 "{class}"
             );
-            ensure!(class["overhead"]["podFixed"]["memory"] == "2Mi", "{class}");
+            let overhead = if class["handler"] == "nucleus-gvisor" {
+                "32Mi"
+            } else {
+                "2Mi"
+            };
+            ensure!(class["overhead"]["podFixed"]["memory"] == overhead, "{class}");
         }
         let node = installer(&objects)?["spec"]["initContainers"][1].clone();
         let asked = words(&node, "args")
             .into_iter()
             .filter_map(|word| word.strip_prefix("--handler="));
         ensure!(asked.eq(expected.iter().copied()), "{node}");
+        let runsc = words(&node, "args").contains(&"--gvisor-path=/usr/local/bin/runsc");
+        ensure!(runsc == expected.contains(&"nucleus-gvisor"), "{node}");
     }
     Ok(())
 }

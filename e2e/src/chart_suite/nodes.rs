@@ -9,7 +9,8 @@ use super::cri::{self, Cri};
 use super::node::{Node, forms, usual};
 use super::systemd::Seen;
 use crate::containerd::Version;
-use crate::prepare::Tools;
+use crate::gvisor::Installed;
+use crate::prepare::{self, Tools};
 
 pub const TESTS: &[NodeTest] = &[
     NodeTest {
@@ -99,9 +100,11 @@ async fn pod(tools: &Tools, version: Version) -> Result<()> {
     let node = Node::start(tools, version, usual(version)).await?;
     let before = node.tree()?;
     cri::import(tools, &node.unit.program, &node.directory).await?;
-    node.install(&["--handler=nucleus", "--handler=nucleus-production"])
-        .await?
-        .ok()?;
+    let runsc = Installed::new(&prepare::gvisor().await?.join("runsc"))?;
+    let at = format!("--gvisor-path={}", runsc.runsc().display());
+    let handlers = ["nucleus", "nucleus-production", "nucleus-gvisor"].map(|name| format!("--handler={name}"));
+    let arguments: Vec<&str> = handlers.iter().chain([&at]).map(String::as_str).collect();
+    node.install(&arguments).await?.ok()?;
     let connection = Cri::connect(&node.unit.socket).await?;
     let pod = connection.run("try", "nucleus", &[]).await?;
     let done = async {
@@ -126,6 +129,13 @@ async fn pod(tools: &Tools, version: Version) -> Result<()> {
             }
             Err(error) => ensure!(format!("{error:#}").contains("memory"), "{error:#}"),
         }
+        let inside = connection.run("inside", "nucleus-gvisor", &[]).await?;
+        let log = connection.exec(&inside, &["/bin/busybox", "dmesg"]).await;
+        connection.remove(&inside).await?;
+        ensure!(
+            log?.contains("gVisor"),
+            "the handler nucleus-gvisor does not run in gVisor"
+        );
         match connection.run("wrong", "nucleus", &[("nucleus.dev/mode", "lax")]).await {
             Ok(pod) => {
                 connection.remove(&pod).await?;

@@ -25,21 +25,33 @@ pub struct Behaviour {
     differs: &'static str,
     /// Why it is not tried on containerd 1.6, or nothing.
     since_containerd_2: &'static str,
+    /// Why gVisor is not asked it, or nothing.
+    gvisor: &'static str,
 }
 
 macro_rules! behaviour {
-    ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)?) => {
+    ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?) => {
         Behaviour {
             name: $name,
             run: |cri| Box::pin($run(cri)),
             differs: concat!("" $(, $differs)?),
             since_containerd_2: concat!("" $(, $since)?),
+            gvisor: concat!("" $(, $gvisor)?),
         }
     };
 }
 
+const SIDE_BY_SIDE: &str = "a native pod and one in a sentry run side by side, each on its own kernel";
+
 /// All of them; those that disturb others stand last.
-pub const BEHAVIOURS: [Behaviour; 14] = [
+pub const BEHAVIOURS: [Behaviour; 15] = [
+    Behaviour {
+        name: SIDE_BY_SIDE,
+        run: |cri| Box::pin(side_by_side(cri)),
+        differs: "",
+        since_containerd_2: "",
+        gvisor: "",
+    },
     behaviour!("an exec that takes too long leaves no process behind", exec_timeout),
     behaviour!("a container that uses too much memory is OOMKilled", oom_killed),
     behaviour!(
@@ -48,16 +60,20 @@ pub const BEHAVIOURS: [Behaviour; 14] = [
     ),
     behaviour!("a container that does not is killed when its time is over", forced_stop),
     behaviour!("containers come and go in a pod that stays", restarts),
-    behaviour!("limits of a running container can be changed", update),
+    behaviour!("limits of a running container can be changed", update,
+        gvisor: "the sentry makes cgroup files of its own up; that the limits hold is shown by the suite gvisor"),
     behaviour!("containers and pods have statistics", statistics),
-    behaviour!("a container can share another one's processes", target_processes),
+    behaviour!("a container can share another one's processes", target_processes,
+        gvisor: "a pod in a sentry is told by CRI's annotations, not by paths of the host"),
     behaviour!("a recursive read-only mount is read-only all the way down", recursive_read_only,
-        since_2: "1.6 does not know recursive read-only mounts"),
+        since_2: "1.6 does not know recursive read-only mounts", gvisor: "not claimed: containerd refuses it"),
     behaviour!("an image can be a volume", image_volume, since_2: "1.6 does not know image volumes"),
     behaviour!("a pod in a user namespace sees its volumes as root", user_namespace,
-        differs: "runc before 1.2 cannot map the ids of volumes", since_2: "1.6 does not know user namespaces"),
+        differs: "runc before 1.2 cannot map the ids of volumes", since_2: "1.6 does not know user namespaces",
+        gvisor: "not claimed: containerd refuses it"),
     behaviour!("the handler tells what it can do", features,
-        differs: "what this distribution's runc can do is another thing", since_2: "1.6 does not ask"),
+        differs: "what this distribution's runc can do is another thing", since_2: "1.6 does not ask",
+        gvisor: "that nothing is claimed is shown by the suite gvisor"),
     behaviour!("pods live on while containerd starts again", containerd_restart),
     behaviour!(
         "a pod whose shim was killed is not ready, and can be removed",
@@ -77,6 +93,8 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String]) -> Res
         let reasons = [
             (runtime == Runtime::Runc, behaviour.differs),
             (!cri.is_containerd_2(), behaviour.since_containerd_2),
+            (runtime == Runtime::Gvisor, behaviour.gvisor),
+            (runtime != Runtime::Gvisor, behaviour.for_gvisor_alone()),
         ];
         if let Some((_, reason)) = reasons.into_iter().find(|(there, reason)| *there && !reason.is_empty()) {
             println!("skip  pods/{} ({place}): {reason}", behaviour.name);
@@ -107,6 +125,14 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String]) -> Res
 }
 
 impl Behaviour {
+    fn for_gvisor_alone(&self) -> &'static str {
+        if self.name == SIDE_BY_SIDE {
+            "it is about two kernels"
+        } else {
+            ""
+        }
+    }
+
     pub fn is_wanted(&self, filter: &[String]) -> bool {
         let title = format!("pods/{}", self.name);
         filter.is_empty() || filter.iter().any(|words| title.contains(words.as_str()))
@@ -116,6 +142,19 @@ impl Behaviour {
 fn plain(_: &mut Value) {}
 
 const FOREVER: [&str; 2] = ["sleep", "100000"];
+
+async fn side_by_side(cri: &Cri<'_>) -> Result<()> {
+    let pod = cri.pod(plain).await?;
+    let inside = pod.start(&FOREVER, plain).await?;
+    let native = Cri::beside(cri, Runtime::Nucleus);
+    let other = native.pod(plain).await?;
+    let outside = other.start(&FOREVER, plain).await?;
+    let host = rustix::system::uname().release().to_string_lossy().into_owned();
+    same!(outside.sh("uname -r").await?.ok()?, host);
+    ensure!(inside.sh("uname -r").await?.ok()? != host, "it is the host's kernel");
+    other.remove().await?;
+    pod.remove().await
+}
 
 async fn exec_timeout(cri: &Cri<'_>) -> Result<()> {
     let pod = cri.pod(plain).await?;

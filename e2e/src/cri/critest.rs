@@ -12,6 +12,7 @@ use crate::prepare::target;
 use crate::yardstick::{Report, TestResult, Verdict};
 
 use super::daemon::CriDaemon;
+use super::limits;
 
 /// Specs of images, which are containerd's business alone and want a registry on the internet; benchmarks.
 const SKIPPED: &str = "Image Manager|Image Consistency|Image Identifier|[Bb]enchmark";
@@ -35,6 +36,13 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String], log: &
     let temporary = directory.join("critest");
     std::fs::create_dir_all(&temporary).with_context(|| format!("make {}", temporary.display()))?;
     let json = temporary.join("report.json");
+    let mut skipped = SKIPPED.to_owned();
+    if runtime == Runtime::Gvisor {
+        // They would wait for what does not come.
+        for name in limits::names() {
+            skipped = format!("{skipped}|{}", pattern(name));
+        }
+    }
     let mut command = daemon.launch("critest");
     command
         .args([
@@ -44,7 +52,13 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String], log: &
             &daemon.endpoint(),
         ])
         .args(["--runtime-handler", runtime.short_name()])
-        .args(["--ginkgo.no-color", "--ginkgo.timeout", "20m", "--ginkgo.skip", SKIPPED])
+        .args([
+            "--ginkgo.no-color",
+            "--ginkgo.timeout",
+            "20m",
+            "--ginkgo.skip",
+            &skipped,
+        ])
         .arg("--ginkgo.json-report")
         .arg(&json)
         .env("TMPDIR", &temporary)

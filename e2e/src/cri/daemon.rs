@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
 use crate::containerd::{Daemon, Setup, Version, new_directory};
-use crate::prepare::{Tools, go_tools, target};
+use crate::gvisor::Installed;
+use crate::prepare::{self, Tools, go_tools, target};
 
 use super::network::{self, Plugins};
 use super::{busybox, images};
@@ -31,6 +32,8 @@ pub struct Kit {
     busybox: PathBuf,
     cri_tools: PathBuf,
     images: PathBuf,
+    /// Where containers of the handler `gvisor` find theirs, if there is such a handler.
+    runsc: Option<Installed>,
 }
 
 impl Kit {
@@ -45,7 +48,14 @@ impl Kit {
             busybox,
             cri_tools,
             images,
+            runsc: None,
         })
+    }
+
+    /// Lets containerds have the handler `gvisor`.
+    pub async fn install_runsc(&mut self) -> Result<()> {
+        self.runsc = Some(Installed::new(&prepare::gvisor().await?.join("runsc"))?);
+        Ok(())
     }
 }
 
@@ -80,7 +90,12 @@ impl CriDaemon {
         network::make_namespace(&network, &kit.busybox).await?;
         let setup = Setup {
             log_level: "debug",
-            cri: Some(configuration(version, &kit.plugins.directory, &conf)),
+            cri: Some(configuration(
+                version,
+                &kit.plugins.directory,
+                &conf,
+                kit.runsc.as_ref(),
+            )),
             launcher: vec!["nsenter".to_owned(), format!("--net={}", network.display())],
             path: vec![kit.plugins.iptables.clone(), kit.cri_tools.clone()],
         };
@@ -142,7 +157,7 @@ impl CriDaemon {
 /// below its own directory.
 const COMMON: &str = "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n";
 
-fn configuration(version: Version, plugins: &Path, conf: &Path) -> String {
+fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&Installed>) -> String {
     let (runtime, before, bin_dir) = match version {
         Version::V2 => (
             "io.containerd.cri.v1.runtime",
@@ -162,6 +177,14 @@ fn configuration(version: Version, plugins: &Path, conf: &Path) -> String {
             format!("bin_dir = \"{}\"", plugins.display()),
         ),
     };
+    let gvisor = runsc.map_or_else(String::new, |runsc| {
+        let handler = format!("plugins.\"{runtime}\".containerd.runtimes.gvisor");
+        format!(
+            "\n[{handler}]\nruntime_type = \"io.containerd.nucleus.v2\"\n[{handler}.options]\nruntime = \"gvisor\"\n\
+             [{handler}.options.gvisor]\npath = \"{}\"\n",
+            runsc.runsc().display()
+        )
+    });
     format!(
         r#"{before}
 [plugins."{runtime}".cni]
@@ -176,7 +199,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."{runtime}".containerd.runtimes.nucleus]
 runtime_type = "io.containerd.nucleus.v2"
-"#,
+{gvisor}"#,
         conf = conf.display()
     )
 }

@@ -8,6 +8,7 @@ mod critest;
 mod daemon;
 mod images;
 mod leaks;
+mod limits;
 mod network;
 mod pods;
 
@@ -39,9 +40,18 @@ pub fn list(filter: &[String]) -> impl Iterator<Item = String> {
 /// Runs critest with each runtime on each containerd and compares by name; then what is our own. Filters that begin with
 /// `pods/` are parts of our behaviours' names, others are of specs.
 pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], filter: &[String]) -> Result<Tally> {
-    let kit = Kit::prepare(tools).await?;
+    let mut kit = Kit::prepare(tools).await?;
+    // Beside nucleus, with the newer containerd alone: the shim is the same, and so is what it is told.
+    let with_gvisor = runtimes.contains(&Runtime::Nucleus) && versions.contains(&Version::V2);
+    if with_gvisor {
+        kit.install_runsc().await?;
+    }
     let mut tally = Tally::default();
     for &version in versions {
+        let mut runtimes = runtimes.to_vec();
+        if with_gvisor && version == Version::V2 {
+            runtimes.push(Runtime::Gvisor);
+        }
         if let (Version::V1, Err(reason)) = (version, &tools.containerd_1) {
             println!("skip  everything on containerd {}: {reason}", version.name());
             tally.skipped += runtimes.len();
@@ -64,11 +74,20 @@ pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], 
             tally.add(run.behaviours);
             tally.add(comparison.left_behind(*runtime, &run.left));
             let Some(report) = run.specs else { continue };
-            if *runtime == Runtime::Runc {
-                tally.add(comparison.of_runc(&report, runtimes.len() == 1));
-                yardstick = Some(report);
-            } else {
-                tally.add(comparison.compare(&report, yardstick.as_ref()));
+            match runtime {
+                Runtime::Runc => {
+                    tally.add(comparison.of_runc(&report, runtimes.len() == 1));
+                    yardstick = Some(report);
+                }
+                Runtime::Gvisor => {
+                    let comparison = Comparison {
+                        place: " (2.4.2, gvisor)",
+                        reason: limits::reason,
+                        ..comparison
+                    };
+                    tally.add(comparison.compare(&report, yardstick.as_ref()));
+                }
+                Runtime::Nucleus | Runtime::Runsc => tally.add(comparison.compare(&report, yardstick.as_ref())),
             }
         }
     }

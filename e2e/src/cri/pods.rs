@@ -39,6 +39,16 @@ impl<'a> Cri<'a> {
         })
     }
 
+    /// The same place with another handler.
+    pub fn beside(other: &Self, runtime: Runtime) -> Self {
+        Self {
+            daemon: other.daemon,
+            runtime,
+            directory: other.directory.clone(),
+            counter: Cell::new(0),
+        }
+    }
+
     pub fn is_containerd_2(&self) -> bool {
         self.daemon.version == Version::V2
     }

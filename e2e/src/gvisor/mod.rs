@@ -1,6 +1,7 @@
 //! The suite `gvisor`: nucleus with `runtime = "gvisor"`, on real runsc. The behaviours of `task` that a sentry can have, with a
 //! written list of those that it cannot; then what is particular to it.
 
+mod churn;
 mod installed;
 mod limits;
 mod pods;
@@ -32,6 +33,8 @@ pub fn register(registry: &mut Registry) {
     trust::register(registry);
     registry.subject("pods");
     pods::register(registry);
+    registry.subject("churn");
+    churn::register(registry);
     for behaviour in registry.behaviours() {
         behaviour.be_patient(PATIENCE);
     }

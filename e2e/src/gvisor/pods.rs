@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use crate::container::{Builder, Container};
+use crate::container::Builder;
 use crate::context::Ctx;
 use crate::expect::refused;
 use crate::harness::Registry;
@@ -13,15 +13,14 @@ const TYPE: &str = "io.kubernetes.cri.container-type";
 const SANDBOX: &str = "io.kubernetes.cri.sandbox-id";
 
 /// A pod's first container, as CRI has it.
-async fn sandbox(c: &Ctx) -> Result<Container<'_>> {
+pub fn sandbox(c: &Ctx) -> Builder<'_> {
     let builder = c.container().waiting().streams(["", "", ""]);
     let id = builder.id.clone();
-    let annotated = builder.spec(|spec| spec["annotations"] = json!({TYPE: "sandbox", SANDBOX: id}));
-    annotated.start().await
+    builder.spec(|spec| spec["annotations"] = json!({TYPE: "sandbox", SANDBOX: id}))
 }
 
 /// Another one of that pod.
-fn member<'a>(c: &'a Ctx, pod: &str) -> Builder<'a> {
+pub fn member<'a>(c: &'a Ctx, pod: &str) -> Builder<'a> {
     c.container()
         .waiting()
         .spec(|spec| spec["annotations"] = json!({TYPE: "container", SANDBOX: pod}))
@@ -44,7 +43,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a pod of three containers is one sentry, and nothing stays to wait",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let shim = processes::shim_of(pod.pid.get()).context("no shim")?;
             let one = member(c, &pod.id).start().await?;
             let two = member(c, &pod.id).start().await?;
@@ -70,7 +69,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "the containers of a pod end one by one, each with its own status",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let one = member(c, &pod.id).args(&["probe", "exit", "7"]).start().await?;
             same!(one.wait().await?, 7);
             one.delete().await?;
@@ -87,7 +86,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a container of a living pod can be started again and again",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             for number in 0..5 {
                 let code = number.to_string();
                 let container = member(c, &pod.id).args(&["probe", "exit", &code]).start().await?;
@@ -98,7 +97,7 @@ pub fn register(t: &mut Registry) {
         },
     );
     t.add("a member that is never started can be killed and deleted", async |c| {
-        let pod = sandbox(c).await?;
+        let pod = sandbox(c).start().await?;
         let one = member(c, &pod.id).create().await?;
         one.kill(9).await?;
         same!(one.wait().await?, 137);
@@ -117,7 +116,7 @@ pub fn register(t: &mut Registry) {
                 .into_iter()
                 .for_each(|mounts| mounts.push(spec::mount("/data", "bind", &source, &["rbind", "rw"])));
         };
-        let pod = sandbox(c).await?;
+        let pod = sandbox(c).start().await?;
         let one = member(c, &pod.id).spec(with).start().await?;
         let two = member(c, &pod.id).spec(with).start().await?;
         one.sh("echo shared > /data/file").await?.ok()?;
@@ -128,7 +127,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a sentry's death is the end of all its containers, with 137",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let one = member(c, &pod.id).start().await?;
             let exec = one.exec(&["probe", "wait"]).start().await?;
             processes::kill(pod.pid.get());
@@ -148,7 +147,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a gofer's death does not keep its container from being deleted",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let shim = processes::shim_of(pod.pid.get()).context("no shim")?;
             let one = member(c, &pod.id).start().await?;
             for process in processes::descendants(shim) {
@@ -168,7 +167,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a pod whose shim is killed leaves no sentry, no gofer and no file",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let one = member(c, &pod.id).start().await?;
             let shim = processes::shim_of(pod.pid.get()).context("no shim")?;
             let below: Vec<u32> = processes::descendants(shim)
@@ -194,7 +193,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "pausing a member alone is refused, as its whole pod would stand still",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             let one = member(c, &pod.id).start().await?;
             refused(one.pause().await)?.saying("a sentry pauses all containers of its pod at once")?;
             same!(one.sh("echo runs").await?.ok()?, "runs\n");
@@ -244,6 +243,93 @@ pub fn register(t: &mut Registry) {
         let container = container.start().await?;
         same!(container.wait().await?, 137);
         c.events().wait_for(&container.id, "oom", |_| true).await?;
+        Ok(())
+    });
+    t.add(
+        "a pod's containers may together use the memory that their limits sum to",
+        async |c| {
+            let pod = sandbox(c).start().await?;
+            let limited = |mebibytes: u64| {
+                move |spec: &mut serde_json::Value| {
+                    spec["linux"]["resources"]["memory"] = json!({"limit": mebibytes << 20});
+                }
+            };
+            let one = member(c, &pod.id).spec(limited(64)).start().await?;
+            let two = member(c, &pod.id)
+                .args(&["probe", "memory", "40"])
+                .spec(limited(64))
+                .start()
+                .await?;
+            let limit = |pod: &crate::container::Container<'_>| -> Result<u64> {
+                Ok(pod.cgroup_value("memory", "memory.limit_in_bytes")?.parse()?)
+            };
+            let both = limit(&pod)?;
+            ensure!((128 << 20..400 << 20).contains(&both), "{both}");
+            // One without a limit may use what there is.
+            let three = member(c, &pod.id).start().await?;
+            ensure!(limit(&pod)? > 1 << 50, "{}", limit(&pod)?);
+            three.update(&json!({"memory": {"limit": 16 << 20}})).await?;
+            same!(limit(&pod)?, both + (16 << 20));
+            let exec = one.exec(&["probe", "memory", "400"]).start().await?;
+            // Who holds it all is the sentry: it ends, and all of them with it.
+            same!(exec.wait().await?, 137);
+            for container in [&one, &two, &three, &pod] {
+                same!(container.wait().await?, 137);
+                c.events().wait_for(&container.id, "oom", |_| true).await?;
+            }
+            Ok(())
+        },
+    );
+    t.add("a member's statistics have its share of the sentry", async |c| {
+        let pod = sandbox(c).start().await?;
+        let idle = member(c, &pod.id).start().await?;
+        let busy = member(c, &pod.id).args(&["probe", "memory", "60"]).start().await?;
+        busy.stdout.wait_for("ready").await?;
+        let before = busy.metrics().await?;
+        busy.sh("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
+            .await?
+            .ok()?;
+        let (busy, idle) = (busy.metrics().await?, idle.metrics().await?);
+        let time = |metrics: &containerd_shim_protos::cgroups::metrics::Metrics| metrics.cpu.usage.total;
+        ensure!(
+            time(&busy) > time(&before) && time(&busy) > time(&idle),
+            "{busy:?} {idle:?}"
+        );
+        ensure!(busy.memory.usage.usage > 25 << 20, "{busy:?}");
+        Ok(())
+    });
+    t.add(
+        "a limit of processes is refused for a member, which has none of its own",
+        async |c| {
+            let pod = sandbox(c).start().await?;
+            let limits = json!({"limit": 100});
+            let one = member(c, &pod.id).spec(|spec| spec["linux"]["resources"]["pids"] = limits.clone());
+            refused(one.create().await)?.saying("linux.resources.pids is not supported")?;
+            let two = member(c, &pod.id).start().await?;
+            refused(two.update(&json!({"pids": limits})).await)?.saying("linux.resources.pids is not supported")?;
+            Ok(())
+        },
+    );
+    t.add("-info claims nothing that a sentry cannot have", async |c| {
+        let features = crate::task::info::features(c).await?;
+        let linux = &features["linux"];
+        for (what, found) in [
+            ("user namespaces", linux["namespaces"].to_string().contains("\"user\"")),
+            ("mapped mounts", linux["mountExtensions"]["idmap"]["enabled"] == true),
+            (
+                "recursive read-only mounts",
+                features["mountOptions"].to_string().contains("\"rro\""),
+            ),
+            (
+                "hooks in the container",
+                features["hooks"].to_string().contains("Container\""),
+            ),
+            ("AppArmor", linux["apparmor"]["enabled"] == true),
+            ("SELinux", linux["selinux"]["enabled"] == true),
+            ("systemd's cgroups", linux["cgroup"]["systemd"] == true),
+        ] {
+            ensure!(!found, "{what}: {features}");
+        }
         Ok(())
     });
     t.add("the ptrace platform runs containers and execs as well", async |c| {
@@ -300,7 +386,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a hundred programs that end at once all give their own status",
         async |c| {
-            let pod = sandbox(c).await?;
+            let pod = sandbox(c).start().await?;
             for number in 0..50u32 {
                 let code = (number % 120).to_string();
                 let exec = pod.exec(&["probe", "exit", &code]).start().await?;

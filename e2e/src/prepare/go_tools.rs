@@ -99,7 +99,7 @@ impl Group {
             .collect())
     }
 
-    fn go(&self, module: &Path, verb: &str) -> Command {
+    pub(super) fn go(&self, module: &Path, verb: &str) -> Command {
         let mut command = Command::new("go");
         command
             .args([

@@ -4,6 +4,7 @@
 pub mod binaries;
 pub mod debian;
 pub mod go_tools;
+mod gvisor_shim;
 pub mod packages;
 pub mod programs;
 
@@ -95,6 +96,11 @@ pub async fn prepare(args: &PrepareArgs) -> Result<Tools> {
 /// A directory with runsc and gVisor's own shim: only what is about gVisor waits for their build.
 pub async fn gvisor() -> Result<PathBuf> {
     go_tools::GVISOR.build().await
+}
+
+/// A directory with containerd-shim-runsc-v1, gVisor's own shim, and the runsc that it finds on PATH.
+pub async fn gvisor_shim() -> Result<PathBuf> {
+    gvisor_shim::build().await
 }
 
 /// `cargo e2e prepare`.

@@ -28,7 +28,8 @@ async fn info(c: &Ctx) -> Result<RuntimeInfo> {
     RuntimeInfo::parse_from_bytes(&output.stdout).context("decode what -info printed")
 }
 
-async fn features(c: &Ctx) -> Result<Value> {
+/// What the shim's `-info` says of what it can do.
+pub async fn features(c: &Ctx) -> Result<Value> {
     let info = info(c).await?;
     let any = info.features.into_option().context("no features")?;
     anyhow::ensure!(

@@ -12,7 +12,7 @@ mod events;
 mod exec;
 mod grouping;
 mod hooks;
-mod info;
+pub mod info;
 mod init;
 mod io;
 mod landlock;

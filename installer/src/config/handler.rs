@@ -12,11 +12,31 @@ pub enum Handler {
     Nucleus,
     /// The same in production mode.
     Production,
+    /// gVisor's sentry.
+    Gvisor,
+}
+
+/// The runsc that the handler `nucleus-gvisor` runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runsc {
+    /// Where it is on the host.
+    pub path: String,
+    /// What it has to be, as 64 hex digits.
+    pub sha256: Option<String>,
+}
+
+impl Default for Runsc {
+    fn default() -> Self {
+        Self {
+            path: "/usr/local/bin/runsc".to_owned(),
+            sha256: None,
+        }
+    }
 }
 
 /// A name that is none of a handler of this version.
 #[derive(Debug, thiserror::Error)]
-#[error("this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production")]
+#[error("this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production, nucleus-gvisor")]
 pub struct UnknownHandler(String);
 
 impl FromStr for Handler {
@@ -30,22 +50,41 @@ impl FromStr for Handler {
 
 impl Handler {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Nucleus, Self::Production];
+    pub const ALL: [Self; 3] = [Self::Nucleus, Self::Production, Self::Gvisor];
 
     /// Its name in containerd and in a RuntimeClass.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nucleus => "nucleus",
             Self::Production => "nucleus-production",
+            Self::Gvisor => "nucleus-gvisor",
         }
     }
 
     /// What its policy demands beyond the node's: a file, as containerd 1.6 hands on its path and nothing else.
-    pub fn policy(self) -> Option<&'static str> {
+    pub fn policy(self, runsc: &Runsc) -> Option<String> {
         match self {
             Self::Nucleus => None,
-            Self::Production => Some("# The policy of the handler nucleus-production.\nmode = \"production\"\n"),
+            Self::Production => {
+                Some("# The policy of the handler nucleus-production.\nmode = \"production\"\n".to_owned())
+            }
+            Self::Gvisor => {
+                let path = quoted(&runsc.path);
+                let pin = runsc
+                    .sha256
+                    .as_deref()
+                    .map(|hash| format!("sha256 = {}\n", quoted(hash)));
+                Some(format!(
+                    "# The policy of the handler nucleus-gvisor.\nruntime = \"gvisor\"\n\n[gvisor]\npath = {path}\n{}",
+                    pin.unwrap_or_default()
+                ))
+            }
         }
+    }
+
+    /// Whether it has one.
+    fn has_policy(self) -> bool {
+        self != Self::Nucleus
     }
 
     /// Its tables for a configuration of this version, for files below this directory of the host.
@@ -61,7 +100,7 @@ impl Handler {
             format!("runtime_type = \"io.containerd.nucleus.v2\"\n  runtime_path = {shim}")
         };
         let mut text = format!("[{runtimes}]\n  {which}\n  pod_annotations = [\"nucleus.dev/*\"]\n");
-        if self.policy().is_some() {
+        if self.has_policy() {
             let path = quoted(&self.policy_path(directory));
             text.push_str(&format!("  [{runtimes}.options]\n    ConfigPath = {path}\n"));
         }
@@ -82,4 +121,27 @@ pub fn shim_path(directory: &str) -> String {
 /// A TOML string: a path has no control characters (it is checked), so two characters are to be escaped.
 fn quoted(path: &str) -> String {
     format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_of_gvisor_names_runsc_and_its_hash_where_there_is_one() {
+        let runsc = Runsc {
+            path: "/opt/gvisor/run\"sc".to_owned(),
+            sha256: Some("ab".repeat(32)),
+        };
+        let text = Handler::Gvisor.policy(&runsc).unwrap();
+        let read: toml_edit::DocumentMut = text.parse().unwrap();
+        assert_eq!(read["runtime"].as_str(), Some("gvisor"));
+        assert_eq!(read["gvisor"]["path"].as_str(), Some(runsc.path.as_str()));
+        assert_eq!(read["gvisor"]["sha256"].as_str(), runsc.sha256.as_deref());
+        let without = Handler::Gvisor.policy(&Runsc::default()).unwrap();
+        assert!(
+            without.contains("/usr/local/bin/runsc") && !without.contains("sha256"),
+            "{without}"
+        );
+    }
 }

@@ -8,4 +8,4 @@ mod handler;
 pub use block::Block;
 pub use document::{Document, DocumentError, Version};
 pub use glob::matches as glob_matches;
-pub use handler::{Handler, UnknownHandler, shim_path};
+pub use handler::{Handler, Runsc, UnknownHandler, shim_path};

@@ -29,7 +29,7 @@ pub(super) fn wanted(node: &Node, shim: Vec<u8>, handlers: &[Handler]) -> Vec<Ar
     let policies = handlers.iter().filter_map(|handler| {
         Some(Artifact {
             path: handler.policy_path(&node.directory),
-            bytes: handler.policy()?.as_bytes().to_vec(),
+            bytes: handler.policy(&node.runsc)?.into_bytes(),
             mode: 0o644,
         })
     });

@@ -15,7 +15,7 @@ pub use install::install;
 pub use read::facts;
 pub use uninstall::uninstall;
 
-use crate::config::Handler;
+use crate::config::{Handler, Runsc};
 use crate::cri::{self, CriError, RuntimeVersion};
 use crate::distribution::{Distribution, Layout, Method};
 use crate::plan::{Change, Plan, Wanted};
@@ -44,6 +44,8 @@ pub struct Node {
     pub state: Option<String>,
     /// The unit that runs containerd, likewise.
     pub unit: Option<String>,
+    /// The runsc of the handler that has one.
+    pub runsc: Runsc,
     /// How long containerd may take to come back.
     pub patience: Duration,
     /// Say what would be done, and do nothing.

@@ -36,6 +36,13 @@ impl Keyed {
             .find(|(own, _)| own == name)
             .map_or(0, |(_, value)| *value)
     }
+
+    /// Adds to the value of `name`, where there is such a line.
+    pub fn add(&mut self, name: &str, more: u64) {
+        if let Some((_, value)) = self.0.iter_mut().find(|(own, _)| own == name) {
+            *value = value.saturating_add(more);
+        }
+    }
 }
 
 /// Statistics of the v1 controllers. None: the controller is not mounted.

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use super::{Error, file};
+use super::{Error, file, state};
 
 /// Removes the sandbox's directory, as its record names it; only ever one below ours.
 pub fn clean(directory: &Path) -> Result<(), Error> {
@@ -14,10 +14,7 @@ pub fn clean(directory: &Path) -> Result<(), Error> {
         let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not the directory of a sandbox");
         return Err(file("removing", directory)(source));
     }
-    match std::fs::remove_dir_all(directory) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(file("removing", directory)(source)),
-        _ => Ok(()),
-    }
+    state::remove(directory)
 }
 
 #[cfg(test)]

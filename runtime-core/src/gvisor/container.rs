@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::LinuxResources;
 use serde::de::IgnoredAny;
 
 use super::launch::{Call, Files};
 use super::process::{Process, WAIT};
 use super::sandbox::Sandbox;
-use super::spec::Role;
+use super::spec::{self, Role};
 use super::{Error, command, failing};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, OomWatch};
 use crate::hooks;
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
 use crate::native::{self, Stdio};
@@ -135,6 +136,20 @@ impl Container {
         &self.cgroup
     }
 
+    /// Sets limits of a living container. A member's are its pod's as well, together with those of the others.
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.role != Role::Root {
+            spec::check_member_limits(Some(resources))?;
+            self.sandbox.limit(&self.id, resources)?;
+        }
+        Ok(self.cgroup.update(resources)?)
+    }
+
+    /// Tells of kills for want of memory: what is killed then is the sentry.
+    pub fn watch_oom(&self) -> Result<OomWatch, Error> {
+        Ok(self.sandbox.cgroup().as_ref().unwrap_or(&self.cgroup).watch_oom()?)
+    }
+
     /// Sends a signal to the first process; Ok(false) where it has ended.
     pub fn signal(&self, signal: i32) -> Result<bool, Error> {
         if self.inner().started {
@@ -212,6 +227,7 @@ impl Container {
                 Err(error) => return Err(error),
             },
         }
+        self.sandbox.unlimit(&self.id);
         // Whatever there is of a gofer ends here.
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
         let state = || state_of(&self.container, "stopped", 0);

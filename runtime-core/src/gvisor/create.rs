@@ -7,11 +7,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use oci_spec::runtime::LinuxResources;
 use rustix::process::{Pid, PidfdFlags};
 use serde::de::IgnoredAny;
 
 use super::container::{CGROUP_DELETE_LIMIT, Container, DESTROY, Inner, Launched, hook_error};
 use super::launch::{Call, Files};
+use super::limits::Limits;
 use super::process::Process;
 use super::sandbox::{Sandbox, Sandboxes};
 use super::spec::{self, Role};
@@ -156,6 +158,11 @@ impl Attempt<'_> {
         };
         let cgroup = Cgroup::create(&plan.cgroup, request)?;
         self.cgroup = Some(cgroup.clone());
+        match self.role {
+            Role::Root => sandbox.set_limits(Limits::new(cgroup.clone(), resources)),
+            // Without limits of its own it lifts the pod's: it may use whatever there is.
+            Role::Member(_) => sandbox.limit(&plan.id, resources.unwrap_or(&LinuxResources::default()))?,
+        }
 
         let terminal = plan.process.terminal;
         let listener = terminal.then(|| listen(&bundle)).transpose()?;
@@ -227,6 +234,7 @@ impl Attempt<'_> {
                 let _ = self.sandbox.kill();
             }
             Role::Member(_) => {
+                self.sandbox.unlimit(&self.plan.id);
                 let _ = self.sandbox.call::<IgnoredAny>(DESTROY, &self.plan.id);
             }
         }

@@ -12,7 +12,7 @@ use super::create::write_private;
 use super::launch::Call;
 use super::process::{Process, WAIT_PID};
 use super::terminal::{give, terminal};
-use super::{Error, command, failing};
+use super::{Error, command, failing, spec};
 use crate::native::Stdio;
 use crate::plan;
 use crate::sys::spawn;
@@ -76,6 +76,7 @@ impl Container {
                 "a sentry has no processes before its container was started; start it first",
             ));
         }
+        spec::check_labels(process)?;
         if process.terminal {
             return self.exec_attached(process, given);
         }
@@ -131,10 +132,10 @@ impl Container {
             inner.execs
         };
         let bundle = self.sandbox.directory.bundle(&self.id);
-        let spec = bundle.join(format!("exec-{number}.json"));
+        let description = bundle.join(format!("exec-{number}.json"));
         let pid_file = bundle.join(format!("exec-{number}.pid"));
         let given = serde_json::to_value(given).map_err(|error| failing("writing an exec's process")(error.into()))?;
-        write_private(&spec, &given)?;
+        write_private(&description, &given)?;
         let (master, slave) = terminal(process.console_size, process.uid)?;
         let slaves = [slave.try_clone(), slave.try_clone()];
         let [stdin, stdout] = slaves;
@@ -145,7 +146,7 @@ impl Container {
         };
         let call = Call {
             command: "exec",
-            arguments: self.sandbox.arguments(command::exec(&self.id, &spec, &pid_file)),
+            arguments: self.sandbox.arguments(command::exec(&self.id, &description, &pid_file)),
             executable: &self.sandbox.executable,
             runsc: &self.sandbox.runsc,
             files: None,
@@ -182,7 +183,7 @@ impl Container {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        for path in [&spec, &pid_file] {
+        for path in [&description, &pid_file] {
             let _ = std::fs::remove_file(path);
         }
         outcome?;

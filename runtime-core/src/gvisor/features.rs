@@ -15,6 +15,10 @@ pub fn features() -> Value {
     features["hooks"] = json!(["prestart", "createRuntime", "poststart", "poststop"]);
     features["linux"]["namespaces"] = json!(["ipc", "mount", "network", "pid", "uts"]);
     features["linux"]["mountExtensions"]["idmap"]["enabled"] = json!(false);
+    features["linux"]["cgroup"]["systemd"] = json!(false);
+    for module in ["apparmor", "selinux"] {
+        features["linux"][module]["enabled"] = json!(false);
+    }
     features
 }
 
@@ -35,6 +39,9 @@ mod tests {
                 .contains(&json!("user"))
         );
         assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
+        assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+        assert_eq!(features["linux"]["apparmor"]["enabled"], false);
+        assert_eq!(features["linux"]["selinux"]["enabled"], false);
         assert!(
             !features["hooks"]
                 .as_array()

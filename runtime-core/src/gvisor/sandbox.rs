@@ -5,15 +5,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use oci_spec::runtime::LinuxResources;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::config::{Config, Network};
 use super::control::Control;
+use super::limits::Limits;
 use super::state::Directory;
 use super::trust::{Runsc, Untrusted};
 use super::{Error, command, failing};
+use crate::cgroup::{self, Cgroup};
 use crate::native::Executable;
 use crate::record::ProcessId;
 use crate::sys::process;
@@ -29,6 +32,8 @@ pub struct Sandbox {
     pub(super) directory: Directory,
     pub(super) network: Network,
     process: Mutex<Option<Sentry>>,
+    /// What its containers may use; from when its cgroup is made.
+    limits: Mutex<Option<Limits>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,7 @@ impl Sandbox {
             directory,
             network,
             process: Mutex::default(),
+            limits: Mutex::default(),
         }
     }
 
@@ -66,6 +72,31 @@ impl Sandbox {
 
     pub(super) fn set_process(&self, id: ProcessId, pidfd: OwnedFd) {
         *self.process() = Some(Sentry { id, pidfd });
+    }
+
+    pub(super) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = Some(limits);
+    }
+
+    /// Takes the limits of a container that is not the first, or a change of them.
+    pub(super) fn limit(&self, id: &str, resources: &LinuxResources) -> Result<(), cgroup::Error> {
+        match self.limits.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(limits) => limits.update(id, resources),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets the limits of a container that goes.
+    pub(super) fn unlimit(&self, id: &str) {
+        if let Some(limits) = self.limits.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            limits.remove(id);
+        }
+    }
+
+    /// The cgroup that the sentry is in.
+    pub(super) fn cgroup(&self) -> Option<Cgroup> {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.as_ref().map(|limits| limits.cgroup().clone())
     }
 
     /// The sentry's process.

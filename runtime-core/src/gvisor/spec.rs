@@ -5,13 +5,14 @@
 
 use std::path::Path;
 
+use oci_spec::runtime::{LinuxDeviceType, LinuxResources};
 use serde_json::{Value, json};
 
 use super::Error;
 use super::config::Network;
 use crate::plan::{
-    MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Mount, MountSource,
-    Namespace, Plan,
+    Container, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Mount,
+    MountSource, Namespace, Plan, Process,
 };
 
 /// CRI's annotations (containerd's `internal/cri/annotations`), which runsc reads as well.
@@ -80,9 +81,10 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             "a sentry holds a container to one filter, and its spec has one already; use the native runtime",
         ),
         (
+            // The host's is honoured as far as a sandbox has one: its containers are in the sandbox's.
             "linux.namespaces: pid",
-            spaces.pid == Namespace::Host || joins(&spaces.pid),
-            "processes in a sandbox cannot be among the host's; use the native runtime",
+            joins(&spaces.pid),
+            "processes in a sandbox cannot be among those of the host; use the native runtime",
         ),
         (
             "linux.namespaces: ipc",
@@ -164,7 +166,15 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
     if let Some((field, _, reason)) = refused.into_iter().find(|(_, present, _)| *present) {
         return Err(unsupported(field, reason));
     }
-    let given = plan.spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    check_labels(process)?;
+    if *role != Role::Root {
+        let resources = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        check_member_limits(resources)?;
+    }
+    let linux = plan.spec.linux().as_ref();
+    let given = linux.and_then(|linux| linux.devices().as_ref());
+    // A privileged container's list is all that the host has: nobody chose one of them. It gets the sentry's.
+    let given = given.filter(|_| !may_use_all_devices(linux.and_then(|linux| linux.resources().as_ref())));
     for device in given.into_iter().flatten() {
         let number = (device.major() as u32, device.minor() as u32);
         if !DEVICES.contains(&number) {
@@ -198,6 +208,58 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
         ));
     }
     container.mounts.iter().try_for_each(check_mount)
+}
+
+/// AppArmor profiles that container managers give to whoever asks for none: what they deny is the host's kernel, which a
+/// sentry's processes do not meet. Any other was chosen, and is not left out.
+const DEFAULT_PROFILES: [&str; 4] = [
+    "unconfined",
+    "cri-containerd.apparmor.d",
+    "docker-default",
+    "nerdctl-default",
+];
+
+/// What a process's labels demand. A sentry cannot run under them: it mounts and traces, which they are made to deny.
+pub fn check_labels(process: &Process) -> Result<(), Error> {
+    if let Some(profile) = &process.apparmor_profile
+        && !DEFAULT_PROFILES.contains(&profile.as_str())
+    {
+        return Err(unsupported(
+            format!("process.apparmorProfile {profile:?}"),
+            "AppArmor cannot tell a sentry's processes apart; use the native runtime, or the profile RuntimeDefault",
+        ));
+    }
+    if let Some(label) = &process.selinux_label {
+        return Err(unsupported(
+            format!("process.selinuxLabel {label:?}"),
+            "SELinux cannot tell a sentry's processes apart; use the native runtime, or no label",
+        ));
+    }
+    Ok(())
+}
+
+/// A limit that would hold for a member's gofer alone, and that cannot be added to those of others.
+pub fn check_member_limits(resources: Option<&LinuxResources>) -> Result<(), Error> {
+    let pids = resources.and_then(|resources| resources.pids().as_ref());
+    if pids.is_some_and(|pids| pids.limit() > 0) {
+        return Err(unsupported(
+            "linux.resources.pids",
+            "a pod's processes are threads of one sentry; limit the pod's first container, or the pod's own cgroup",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the last rule of the device cgroup allows everything, which is how container managers write `privileged`.
+fn may_use_all_devices(resources: Option<&LinuxResources>) -> bool {
+    let rules = resources.and_then(|resources| resources.devices().as_ref());
+    rules.and_then(|rules| rules.last()).is_some_and(|rule| {
+        let any = |number: Option<i64>| number.is_none_or(|number| number < 0);
+        rule.allow()
+            && rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A)
+            && any(rule.major())
+            && any(rule.minor())
+    })
 }
 
 fn check_mount(mount: &Mount) -> Result<(), Error> {
@@ -257,12 +319,18 @@ pub fn document(plan: &Plan, role: &Role, mounts: &Path, hostname: &str) -> Resu
             fields.remove(field);
         }
     }
-    let entries: Vec<Value> = container
+    let mut entries: Vec<Value> = container
         .mounts
         .iter()
         .enumerate()
         .map(|(index, mount)| entry(mount, &mounts.join(index.to_string())))
         .collect();
+    if is_readonly_or_masked(container, "/tmp") && !container.mounts.iter().any(|mount| mount.destination == "/tmp") {
+        // Where the image has nothing there the sentry mounts a tmpfs on it, for everybody to write to: this one goes first. Files that
+        // the image has there are not seen then.
+        entries
+            .push(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "mode=1777"]}));
+    }
     let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
     for (kind, space) in [
         ("pid", &container.namespaces.pid),
@@ -297,6 +365,11 @@ pub fn document(plan: &Plan, role: &Role, mounts: &Path, hostname: &str) -> Resu
         "annotations": annotations(plan, role),
         "linux": linux,
     }))
+}
+
+fn is_readonly_or_masked(container: &Container, path: &str) -> bool {
+    let mut paths = container.readonly_paths.iter().chain(&container.masked_paths);
+    paths.any(|one| one == path)
 }
 
 /// Only what makes runsc see the pod as we do. Nothing of the tenant's: `dev.gvisor.flag.*` would change how the sentry runs.
@@ -439,9 +512,6 @@ mod tests {
     fn what_gvisor_cannot_have_is_refused_by_name() {
         type Change = fn(&mut Value);
         let cases: [(&str, Change); _] = [
-            ("linux.namespaces: pid", |spec| {
-                spec["linux"]["namespaces"] = json!([{"type": "ipc"}, {"type": "mount"}, {"type": "uts"}]);
-            }),
             ("linux.namespaces: ipc", |spec| {
                 spec["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}]);
             }),
@@ -491,6 +561,67 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn the_list_of_all_devices_of_a_privileged_container_is_no_choice() {
+        let listed = |rules: Value| {
+            move |spec: &mut Value| {
+                spec["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]);
+                spec["linux"]["resources"] = json!({"devices": rules});
+            }
+        };
+        let all = json!({"allow": true, "access": "rwm"});
+        let none = json!({"allow": false, "access": "rwm"});
+        let privileged = plan(listed(json!([none, all])));
+        check(&privileged, &Role::Root, Network::Sandbox).unwrap();
+        let text = refusal(listed(json!([all, none])));
+        assert!(text.starts_with("linux.devices: /dev/fuse"), "{text}");
+    }
+
+    #[test]
+    fn a_tmp_that_is_to_be_read_only_is_not_left_to_the_sentry() {
+        let plan = plan(|spec| {
+            spec["mounts"] = json!([]);
+            spec["linux"]["readonlyPaths"] = json!(["/tmp"]);
+        });
+        let document = document(&plan, &Role::Root, Path::new("/m"), "node").unwrap();
+        assert_eq!(document["mounts"][0]["destination"], "/tmp");
+        assert_eq!(document["mounts"][0]["options"][0], "ro");
+    }
+
+    #[test]
+    fn a_label_that_was_chosen_is_refused_and_the_managers_own_default_is_not() {
+        let labelled = |profile: Option<&str>, label: Option<&str>| {
+            check_labels(&Process {
+                apparmor_profile: profile.map(str::to_owned),
+                selinux_label: label.map(str::to_owned),
+                ..plan(|_| {}).process
+            })
+            .map_err(|error| error.to_string())
+        };
+        labelled(None, None).unwrap();
+        labelled(Some("cri-containerd.apparmor.d"), None).unwrap();
+        let refused = labelled(Some("k8s-nginx"), None).unwrap_err();
+        assert!(
+            refused.starts_with("process.apparmorProfile \"k8s-nginx\" is not supported"),
+            "{refused}"
+        );
+        let refused = labelled(None, Some("system_u:system_r:container_t:s0")).unwrap_err();
+        assert!(refused.starts_with("process.selinuxLabel \"system_u"), "{refused}");
+    }
+
+    #[test]
+    fn a_member_s_limit_of_processes_is_refused_and_the_first_container_s_is_not() {
+        let limited = |spec: &mut Value| spec["linux"]["resources"] = json!({"pids": {"limit": 10}});
+        let first = plan(limited);
+        check(&first, &role(&first), Network::Sandbox).unwrap();
+        let text = refusal(|spec| {
+            limited(spec);
+            spec["annotations"] =
+                json!({"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "p1"});
+        });
+        assert!(text.starts_with("linux.resources.pids is not supported"), "{text}");
     }
 
     #[test]

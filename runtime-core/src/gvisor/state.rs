@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, file};
 
+/// How often others may take a directory away from under us.
+const MOST_ATTEMPTS: u32 = 100;
+
 /// Above every namespace's directory.
 const ROOT: &str = "/run/nucleus/gvisor";
 
@@ -45,21 +48,33 @@ impl Directory {
 
     /// Makes it, mode 0700. What is there from before (a sandbox of this name whose shim was never cleaned up after) goes.
     pub fn make(&self) -> Result<(), Error> {
-        let mut above: Vec<&Path> = self.0.ancestors().skip(1).collect();
-        above.retain(|path| path.starts_with("/run/nucleus"));
-        for path in above.into_iter().rev() {
-            make(path)?;
+        remove_tree(&self.0).map_err(file("removing", &self.0))?;
+        for attempt in 1.. {
+            match self.make_with_those_above() {
+                // Between two of these steps the namespace's last other sandbox went, and took their directory along.
+                Err(Error::File { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempt < MOST_ATTEMPTS => {}
+                made => {
+                    made?;
+                    break;
+                }
+            }
         }
-        self.remove()?;
-        for path in [self.0.clone(), self.0.join("bundles"), self.mounts()] {
+        for path in [self.0.join("bundles"), self.mounts()] {
             make(&path)?;
         }
         Ok(())
     }
 
-    /// Removes it with all that is in it; no error where there is none.
+    fn make_with_those_above(&self) -> Result<(), Error> {
+        let mut paths: Vec<&Path> = self.0.ancestors().collect();
+        paths.retain(|path| path.starts_with("/run/nucleus"));
+        paths.into_iter().rev().try_for_each(make)
+    }
+
+    /// Removes it with all that is in it, and the namespace's directory with the last one; no error where there is none.
     pub fn remove(&self) -> Result<(), Error> {
-        remove_tree(&self.0).map_err(file("removing", &self.0))
+        remove(&self.0)
     }
 
     /// Removes what one container of a sandbox that goes on has here.
@@ -90,6 +105,16 @@ pub fn make(path: &Path) -> Result<(), Error> {
         let source = io::Error::new(io::ErrorKind::PermissionDenied, "not a directory of root's alone");
         Err(file("using", path)(source))
     }
+}
+
+/// Removes a sandbox's directory, and that of its namespace where nothing is left in it.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    remove_tree(path).map_err(file("removing", path))?;
+    if let Some(namespace) = path.parent() {
+        // Others are there: that is no error. Anything else the next one meets, and tells.
+        let _ = std::fs::remove_dir(namespace);
+    }
+    Ok(())
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {

@@ -200,7 +200,6 @@ fn decide_and_create(
     let (runtime, launched) = created.map_err(Error::runtime("create", id))?;
     // Armed before anything of the workload runs. Without a watch its OOM kills are not told, but it runs.
     let oom = runtime
-        .cgroup()
         .watch_oom()
         .inspect_err(|error| log::warn!("watch container {id} for OOM: {}", chain(error)));
     Ok(Box::new(Created {

@@ -1,7 +1,7 @@
 //! Why an operation on a container failed.
 
 use runtime_core::security::seccomp::named;
-use runtime_core::{audit, backend, bundle, cgroup, plan, policy};
+use runtime_core::{audit, backend, bundle, plan, policy};
 
 use super::lifecycle::{ExecState, Operation, State};
 use crate::io;
@@ -186,16 +186,6 @@ pub enum Error {
         id: String,
         /// Why it failed. Boxed, as it is far larger than the rest.
         source: Box<backend::Error>,
-    },
-    /// The container's cgroups.
-    #[error("{operation} container {id}")]
-    Cgroup {
-        /// What was being done.
-        operation: &'static str,
-        /// The container.
-        id: String,
-        /// Why it failed.
-        source: cgroup::Error,
     },
     /// No thread to do it on.
     #[error("start a thread")]

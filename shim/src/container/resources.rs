@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oci_spec::runtime::LinuxResources;
-use runtime_core::cgroup::{self, Cgroup, Stats};
+use runtime_core::cgroup::Stats;
 
 use super::lifecycle::{ExecState, Operation};
 use super::{Container, Error};
@@ -17,12 +17,16 @@ impl Container {
             id: self.id.clone(),
             source,
         })?;
-        self.in_cgroup("update", move |cgroup| cgroup.update(&resources)).await
+        let runtime = Arc::clone(&self.runtime);
+        let done = self.shim.blocking(move || runtime.update(&resources)).await?;
+        done.map_err(Error::runtime("update", &self.id))
     }
 
     /// What it uses, or used: its cgroups stay until it is deleted.
     pub async fn stats(&self) -> Result<Stats, Error> {
-        self.in_cgroup("read the statistics of", Cgroup::stats).await
+        let runtime = Arc::clone(&self.runtime);
+        let done = self.shim.blocking(move || runtime.stats()).await?;
+        done.map_err(Error::runtime("read the statistics of", &self.id))
     }
 
     /// Its processes, each with the exec id where it has one.
@@ -47,19 +51,5 @@ impl Container {
             .filter(|exec| exec.state() == ExecState::Running && exec.process.pid() == init);
         listed.extend(inside.map(|exec| (init, Some(exec.id.clone()))));
         Ok(listed)
-    }
-
-    async fn in_cgroup<T: Send + 'static>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&Cgroup) -> Result<T, cgroup::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let runtime = Arc::clone(&self.runtime);
-        let done = self.shim.blocking(move || work(runtime.cgroup())).await?;
-        done.map_err(|source| Error::Cgroup {
-            operation,
-            id: self.id.clone(),
-            source,
-        })
     }
 }

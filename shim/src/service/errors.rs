@@ -94,8 +94,7 @@ fn code(error: &Error) -> Code {
             | C::Node { .. }
             | C::Audit { .. }
             | C::Profile { .. }
-            | C::Runtime { .. }
-            | C::Cgroup { .. } => Code::UNKNOWN,
+            | C::Runtime { .. } => Code::UNKNOWN,
         },
     }
 }
