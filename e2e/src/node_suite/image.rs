@@ -70,6 +70,30 @@ pub struct Host {
     pub initrd: PathBuf,
 }
 
+/// The C library of the Debian in the machine.
+const GLIBC: (u32, u32) = (2, 36);
+
+/// This very program goes into the machine, and does not start with an older C library than it was linked with.
+async fn check_glibc() -> Result<()> {
+    let output = Command::new("ldd").arg("--version").output().await.context("run ldd")?;
+    match glibc(&String::from_utf8_lossy(&output.stdout)) {
+        Some(own) if own > GLIBC => Err(anyhow!(
+            "the tests are linked with glibc {}.{} here, and the machine has {}.{}",
+            own.0,
+            own.1,
+            GLIBC.0,
+            GLIBC.1
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `ldd (Debian GLIBC 2.36-9+deb12u10) 2.36`
+fn glibc(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.lines().next()?.split_whitespace().last()?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// Builds the base unless it is there. The inner error is a reason why this host cannot have a machine; the outer one is a
 /// fault of ours.
 pub async fn prepare() -> Result<Result<Host, Error>> {
@@ -78,6 +102,9 @@ pub async fn prepare() -> Result<Result<Host, Error>> {
             "the machine is an x86_64 one, emulated: this host is {}",
             std::env::consts::ARCH
         )));
+    }
+    if let Err(error) = check_glibc().await {
+        return Ok(Err(error));
     }
     let home = home();
     std::fs::create_dir_all(&home).with_context(|| format!("make {}", text(&home)))?;
@@ -178,4 +205,19 @@ pub async fn payload(tools: &Tools, script: &str) -> Result<PathBuf> {
     let size = std::fs::metadata(files.join("e2e"))?.len() / (1 << 20);
     make_disk(&files, &disk, u32::try_from(size)? + 128).await?;
     Ok(disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_s_version_is_the_last_word_of_ldd_s_first_line() {
+        assert_eq!(
+            glibc("ldd (Debian GLIBC 2.36-9+deb12u10) 2.36\nCopyright\n"),
+            Some((2, 36))
+        );
+        assert_eq!(glibc("ldd (Ubuntu GLIBC 2.39-0ubuntu8) 2.39\n"), Some((2, 39)));
+        assert_eq!(glibc("musl libc (x86_64)\nVersion 1.2.5\n"), None);
+    }
 }

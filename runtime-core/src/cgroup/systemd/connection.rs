@@ -51,6 +51,7 @@ pub(super) struct Connection {
     socket: String,
     is_bus: bool,
     serial: u32,
+    opened: Instant,
     deadline: Instant,
     /// Jobs that ended, and how, in the order in which systemd told of them.
     removed: Vec<(String, String)>,
@@ -59,10 +60,17 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects; everything that is done here is over at `deadline`.
     pub fn open(sockets: &Sockets, deadline: Instant) -> Result<Self, Error> {
-        match Self::connect(&sockets.private, false, deadline) {
-            // Not everybody has the private socket, for example who is given the bus's alone.
-            Err(error) if error.is_broken() && sockets.bus.exists() => Self::connect(&sockets.bus, true, deadline),
-            result => result,
+        // Not everybody has the private socket, for example who is given the bus's alone. Where it is there and nobody
+        // listens, systemd executes itself anew: the bus would keep what it is told until then, or lose it.
+        let is_there = || sockets.private.exists();
+        if is_there() || !sockets.bus.exists() {
+            return Self::connect(&sockets.private, false, deadline);
+        }
+        // It takes the old socket away right before it makes the new one.
+        std::thread::sleep(super::PAUSE);
+        match is_there() {
+            true => Self::connect(&sockets.private, false, deadline),
+            false => Self::connect(&sockets.bus, true, deadline),
         }
     }
 
@@ -78,6 +86,7 @@ impl Connection {
             socket,
             is_bus,
             serial: 0,
+            opened: Instant::now(),
             deadline,
             removed: Vec::new(),
         };
@@ -230,11 +239,12 @@ impl Connection {
             if let Some(result) = self.told(job) {
                 return Ok(Some(result));
             }
+            let seconds = self.given().as_secs();
             let late = |error: Error| match error.is_late() {
                 true => Error::JobTimeout {
                     job: job.to_owned(),
                     unit: unit.to_owned(),
-                    seconds: super::LIMIT.as_secs(),
+                    seconds,
                 },
                 false => error,
             };
@@ -332,8 +342,13 @@ impl Connection {
         Error::Timeout {
             member,
             unit: unit.to_owned(),
-            seconds: super::LIMIT.as_secs(),
+            seconds: self.given().as_secs(),
         }
+    }
+
+    /// How long this connection had.
+    fn given(&self) -> Duration {
+        self.deadline.saturating_duration_since(self.opened)
     }
 }
 

@@ -61,6 +61,12 @@ impl Error {
         matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
+    /// Whether systemd is away, or too slow: it did not refuse anything.
+    pub(in crate::cgroup) fn is_absence(&self) -> bool {
+        let is_over = matches!(self, Self::Timeout { .. } | Self::JobTimeout { .. });
+        is_over || self.is_late() || self.is_broken()
+    }
+
     /// Whether the time was over.
     pub(super) fn is_late(&self) -> bool {
         use io::ErrorKind::{TimedOut, WouldBlock};

@@ -305,6 +305,34 @@ fn without_the_private_socket_the_bus_is_asked() {
 }
 
 #[test]
+fn a_private_socket_at_which_nobody_listens_is_waited_for_although_there_is_a_bus() {
+    let directory = tempfile::tempdir().unwrap();
+    let private = directory.path().join("private");
+    drop(UnixListener::bind(&private).unwrap());
+    // Whoever connects here waits for ever.
+    let _bus = UnixListener::bind(directory.path().join("bus")).unwrap();
+    let path = directory.path().to_owned();
+    let again = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        std::fs::remove_file(&private).unwrap();
+        systemd(&path, "private", vec![vec![Answer::Job("done")]])
+    });
+    unit(&directory).start("a test", member(), Vec::new()).unwrap();
+    assert_eq!(again.join().unwrap().join().unwrap(), ["StartTransientUnit"]);
+}
+
+#[test]
+fn a_systemd_that_is_away_or_slow_has_refused_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let thread = systemd(directory.path(), "private", vec![vec![Answer::Silence]]);
+    let error = unit(&directory).stop(Duration::from_millis(50)).unwrap_err();
+    assert!(error.is_absence(), "{error}");
+    thread.join().unwrap();
+    let (result, _) = started(vec![vec![Answer::Error("PropertyReadOnly")]]);
+    assert!(!result.unwrap_err().is_absence());
+}
+
+#[test]
 fn a_systemd_that_is_not_on_the_bus_for_the_moment_is_asked_again() {
     let directory = tempfile::tempdir().unwrap();
     let script = vec![
