@@ -167,7 +167,7 @@ impl Choice {
 }
 
 /// How many of a suite's tests ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Tally {
     pub passed: usize,
     pub failed: usize,

@@ -18,6 +18,7 @@ mod hardening;
 mod harness;
 mod image;
 mod io;
+mod kind_suite;
 mod leaks;
 mod node;
 mod node_suite;
@@ -60,6 +61,12 @@ enum Command {
     /// Run behaviours on the node that this is, with its own containerd 1.6: what the suite `node` does in its machine
     #[command(hide = true)]
     Guest(node_suite::GuestArgs),
+    /// Run the clusters of the suite `kind` in the namespaces that this is in
+    #[command(hide = true)]
+    Inside(kind_suite::InsideArgs),
+    /// Run a container with the capabilities that this machine has
+    #[command(hide = true)]
+    LesserRuntime(kind_suite::LesserRuntimeArgs),
     /// Fetch and build what the suites need, and say where it is
     Prepare(prepare::PrepareArgs),
 }
@@ -70,6 +77,9 @@ fn main() -> ExitCode {
         && args.list
     {
         return suites::list(args).unwrap_or_else(fail);
+    }
+    if let Command::LesserRuntime(args) = &cli.command {
+        return kind_suite::lesser_runtime(args).unwrap_or_else(fail);
     }
     // What is kept is nobody's to clean up.
     let keep = matches!(&cli.command, Command::Demo(args) if args.keep);
@@ -96,6 +106,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::demo(args).await,
         Command::Test(args) => suites::test(args).await,
         Command::Guest(args) => node_suite::guest(args).await,
+        Command::Inside(args) => kind_suite::inside(&args).await,
+        Command::LesserRuntime(args) => kind_suite::lesser_runtime(&args),
         Command::Bench(args) => bench::bench(args).await,
         Command::Prepare(args) => prepare::report(args).await,
     }

@@ -10,7 +10,8 @@ use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
 use crate::{
-    chart_suite, churn, client_suite, cri, gvisor, hardening, harness, node_suite, prepare, software, task, unit,
+    chart_suite, churn, client_suite, cri, gvisor, hardening, harness, kind_suite, node_suite, prepare, software, task,
+    unit,
 };
 
 /// What is tested, on what.
@@ -21,6 +22,7 @@ Suites:
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
   cri     pods through containerd's CRI service: Kubernetes' critest, compared with handler runc, and behaviours of our own
+  kind    pods on a real Kubernetes cluster, offline: kind, its nodes and images made here; only where it is named
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated Debian 12; only where it is named
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
@@ -124,9 +126,22 @@ impl TestArgs {
         self.suites.iter().any(|name| name == node_suite::NAME)
     }
 
+    /// Asked for by name alone: its tools take a quarter of an hour to build.
+    fn wants_kind(&self) -> bool {
+        self.suites.iter().any(|name| name == kind_suite::NAME)
+    }
+
     fn check(&self) -> Result<()> {
-        let known: Vec<&str> = [UNIT, client_suite::NAME, cri::NAME, node_suite::NAME, chart_suite::NAME]
+        let foreign = [
+            client_suite::NAME,
+            cri::NAME,
+            node_suite::NAME,
+            chart_suite::NAME,
+            kind_suite::NAME,
+        ];
+        let known: Vec<&str> = [UNIT]
             .into_iter()
+            .chain(foreign)
             .chain(SUITES.iter().map(|suite| suite.name))
             .collect();
         match self.suites.iter().find(|name| !known.contains(&name.as_str())) {
@@ -174,6 +189,9 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
     if args.wants_foreign(chart_suite::NAME) {
         count += chart_suite::list(&args.filter);
     }
+    if args.wants_kind() {
+        count += kind_suite::list(&args.filter);
+    }
     println!("{count} behaviours");
     Ok(ExitCode::SUCCESS)
 }
@@ -189,7 +207,8 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     let with = |suite: &str| args.wants_foreign(suite);
     let (with_client, with_cri, with_chart) = (with(client_suite::NAME), with(cri::NAME), with(chart_suite::NAME));
     let with_node = args.wants_node();
-    let others = with_client || with_cri || with_chart || with_node;
+    let with_kind = args.wants_kind();
+    let others = with_client || with_cri || with_chart || with_node || with_kind;
     if others || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
         if with_client {
@@ -207,6 +226,9 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         if with_chart {
             let tally = chart_suite::run(&tools, &choice.versions, &args.filter).await?;
             results.push((chart_suite::NAME, tally));
+        }
+        if with_kind {
+            results.push((kind_suite::NAME, kind_suite::run(&tools, &args.filter).await?));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             if suite.name == gvisor::NAME {

@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::processes;
 
-const SUPERVISED: &str = "NUCLEUS_E2E_SUPERVISED";
+/// Tells the process below the supervisor that it is the one.
+pub const SUPERVISED: &str = "NUCLEUS_E2E_SUPERVISED";
 
 /// Whether this process is the one below the supervisor.
 pub fn is_supervised() -> bool {

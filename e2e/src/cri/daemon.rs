@@ -14,15 +14,6 @@ use crate::prepare::{self, Tools, go_tools, target};
 use super::network::{self, Plugins};
 use super::{busybox, images};
 
-/// crictl and critest.
-const CRI_TOOLS: go_tools::Group = go_tools::Group {
-    name: "cri",
-    what: "build crictl and critest 1.36.0 (about a minute, once)",
-    tags: "",
-    ldflags: "-s -w",
-    tests: &[("critest", "sigs.k8s.io/cri-tools/cmd/critest")],
-};
-
 /// The containerd namespace in which its CRI service keeps everything.
 pub const NAMESPACE: &str = "k8s.io";
 
@@ -38,7 +29,8 @@ pub struct Kit {
 
 impl Kit {
     pub async fn prepare(tools: &Tools) -> Result<Self> {
-        let (plugins, busybox, cri_tools) = tokio::try_join!(Plugins::fetch(), busybox::busybox(), CRI_TOOLS.build())?;
+        let (plugins, busybox, cri_tools) =
+            tokio::try_join!(Plugins::fetch(), busybox::busybox(), go_tools::CRI.build())?;
         let directory = target().join("e2e");
         std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
         let images = directory.join(format!("cri-images-{}.tar", std::process::id()));

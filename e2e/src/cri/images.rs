@@ -86,7 +86,8 @@ fn images() -> Vec<(String, Value)> {
     images
 }
 
-fn layer(tools: &Tools, busybox: &Path) -> Result<Vec<u8>> {
+/// The layer that they share.
+pub fn layer(tools: &Tools, busybox: &Path) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for path in [
         "bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sys", "tmp", "usr", "usr/sbin", "var", "var/run",

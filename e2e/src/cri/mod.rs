@@ -3,13 +3,13 @@
 //! critest does not ask is asked by behaviours of our own.
 
 mod behaviours;
-mod busybox;
+pub mod busybox;
 mod critest;
 mod daemon;
-mod images;
+pub mod images;
 mod leaks;
 mod limits;
-mod network;
+pub mod network;
 mod pods;
 
 use std::rc::Rc;

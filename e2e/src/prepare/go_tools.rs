@@ -48,6 +48,43 @@ pub const GVISOR: Group = Group {
     tests: &[],
 };
 
+/// kubelet, kubeadm, kubectl, kube-proxy and the control plane. kubeadm takes no version but one that was linked in.
+pub const KUBERNETES: Group = Group {
+    name: "kubernetes",
+    what: "build Kubernetes 1.37.2 (about eleven minutes, once)",
+    tags: "",
+    ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.2 -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean",
+    tests: &[],
+};
+
+/// etcd, as `server`.
+pub const ETCD: Group = Group {
+    name: "etcd",
+    what: "build etcd 3.7.3 (about a minute, once)",
+    tags: "",
+    ldflags: "-s -w",
+    tests: &[],
+};
+
+/// kind.
+pub const KIND: Group = Group {
+    name: "kind",
+    what: "build kind 0.33.0 (half a minute, once)",
+    tags: "",
+    ldflags: "-s -w",
+    tests: &[],
+};
+
+/// crictl and critest.
+pub const CRI: Group = Group {
+    name: "cri",
+    what: "build crictl and critest 1.36.0 (about a minute, once)",
+    tags: "",
+    ldflags: "-s -w",
+    tests: &[("critest", "sigs.k8s.io/cri-tools/cmd/critest")],
+};
+
 impl Group {
     /// A directory with all of it, built unless that was done before.
     pub async fn build(&self) -> Result<PathBuf> {
@@ -78,6 +115,21 @@ impl Group {
             return Err(error).with_context(|| format!("rename {} to {}", staging.display(), directory.display()));
         }
         Ok(directory)
+    }
+
+    /// Where a module of the group's go.mod is, with its files that are no Go.
+    pub async fn module(&self, module: &str) -> Result<PathBuf> {
+        let directory = root().join("e2e/tools").join(self.name);
+        let mut list = Command::new("go");
+        list.args(["mod", "download", "-json", module])
+            .env("GOWORK", "off")
+            .current_dir(&directory);
+        let told = step(&format!("look for {module}"), &mut list).await?;
+        let told: serde_json::Value = serde_json::from_str(&told).context("read what go says of a module")?;
+        let path = told["Dir"].as_str();
+        Ok(path
+            .with_context(|| format!("go does not say where {module} is"))?
+            .into())
     }
 
     fn key(&self, module: &Path) -> Result<String> {

@@ -1,0 +1,463 @@
+//! The image that kind starts nodes from, made here: a Debian with kind's own node files, Kubernetes' programs, and containerd's
+//! store with the images of the control plane and of the tests in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::process::Command;
+
+use super::{home, make_directory, text, write};
+use crate::image::{add, architecture, directory, write_layout};
+use crate::prepare::{Tools, debian, go_tools, programs, step};
+use crate::{cri, spec};
+
+/// kind's sources hold what its node image is made of.
+const KIND_MODULE: &str = "sigs.k8s.io/kind";
+/// What Debian gives to a node; kind's Dockerfile names the reasons.
+const PACKAGES: [&str; 26] = [
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "conntrack",
+    "iptables",
+    "nftables",
+    "iproute2",
+    "ethtool",
+    "util-linux",
+    "mount",
+    "ebtables",
+    "kmod",
+    "procps",
+    "bash",
+    "ca-certificates",
+    "curl",
+    "jq",
+    "socat",
+    "libseccomp2",
+    "ipset",
+    "openssl",
+    "hostname",
+    "tar",
+    "pigz",
+    "containernetworking-plugins",
+    "e2fsprogs",
+];
+const BASE_SCRIPT: &str = include_str!("base.sh");
+const PROXY_SCRIPT: &str = include_str!("proxy.sh");
+/// Kubernetes' version, of programs and images.
+pub const VERSION: &str = "v1.37.2";
+/// kind applies a manifest of the default storage, and wants an object in it; the network's it does not apply here.
+const STORAGE: &str = "\
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata:
+  name: standard
+provisioner: kubernetes.io/no-provisioner
+";
+
+/// The image of the tests' pods, and of what serves HTTP on port 80.
+pub const BUSYBOX: &str = cri::images::BUSYBOX;
+pub const WEB: &str = "nucleus.test/web:1";
+
+/// Two layers on disk and what the image is called.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NodeImage {
+    pub name: String,
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Layer {
+    file: PathBuf,
+    digest: String,
+}
+
+/// Builds what is not there yet.
+pub async fn prepare(tools: &Tools, kubernetes: &Path) -> Result<NodeImage> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!(
+            "the node image is tried on x86_64 alone: this host is {}",
+            std::env::consts::ARCH
+        );
+    }
+    make_directory(&home())?;
+    let (etcd, cri_tools, busybox) =
+        tokio::try_join!(go_tools::ETCD.build(), go_tools::CRI.build(), cri::busybox::busybox())?;
+    let base = base().await?;
+    let parts = Parts {
+        kubernetes,
+        etcd: &etcd,
+        cri_tools: &cri_tools,
+        busybox: &busybox,
+        root: &base.with_file_name("root"),
+    };
+    let key = parts.key(tools, &base)?;
+    let directory = home().join(format!("node-{key}"));
+    if !directory.exists() {
+        remove_others(&directory)?;
+        let staging = home().join(format!("tmp{}", std::process::id()));
+        parts.build(tools, &staging).await?;
+        std::fs::rename(&staging, &directory).with_context(|| format!("rename {}", text(&staging)))?;
+    }
+    Ok(NodeImage {
+        name: format!("nucleus.test/node:{key}"),
+        layers: vec![layer(&base)?, layer(&directory.join("kubernetes.tar"))?],
+    })
+}
+
+/// The first layer: `base.tar`, beside the directory `root` that it was made of.
+async fn base() -> Result<PathBuf> {
+    let key = hash(&[PACKAGES.join(",").as_bytes(), BASE_SCRIPT.as_bytes()]);
+    let directory = home().join(format!("base-{key}"));
+    let tar = directory.join("base.tar");
+    if tar.exists() {
+        return Ok(tar);
+    }
+    let kind = go_tools::KIND.module(KIND_MODULE).await?;
+    let root = directory.join("root");
+    make_directory(&directory)?;
+    let programs = programs::fetch(&home().join("debian"), &debian::PACKAGES).await?;
+    debian::install(&programs, &root, &PACKAGES).await?;
+    let mut script = shell(BASE_SCRIPT);
+    script.env("ROOT", &root).env("FILES", kind.join("images/base/files"));
+    step("make a node of it", &mut script).await?;
+    archive(&root, &tar).await?;
+    Ok(tar)
+}
+
+/// What the second layer is made of.
+struct Parts<'a> {
+    kubernetes: &'a Path,
+    etcd: &'a Path,
+    cri_tools: &'a Path,
+    busybox: &'a Path,
+    root: &'a Path,
+}
+
+impl Parts<'_> {
+    /// The directories' names carry the hashes of what is in them; the probe is in the images.
+    fn key(&self, tools: &Tools, base: &Path) -> Result<String> {
+        let probe = std::fs::read(&tools.probe).with_context(|| format!("read {}", text(&tools.probe)))?;
+        let mut parts = vec![
+            PROXY_SCRIPT.as_bytes().to_vec(),
+            include_bytes!("node_image.rs").to_vec(),
+            probe,
+        ];
+        for directory in [
+            self.kubernetes,
+            self.etcd,
+            self.cri_tools,
+            &tools.containerd_2,
+            base.parent().unwrap_or(base),
+        ] {
+            parts.push(directory.file_name().unwrap_or_default().as_encoded_bytes().to_vec());
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Ok(hash(&parts))
+    }
+
+    async fn build(&self, tools: &Tools, staging: &Path) -> Result<()> {
+        let root = staging.join("root");
+        let copies = [
+            (self.kubernetes, "kubelet", "usr/bin/kubelet"),
+            (self.kubernetes, "kubeadm", "usr/bin/kubeadm"),
+            (self.kubernetes, "kubectl", "usr/bin/kubectl"),
+            (&tools.containerd_2, "containerd", "usr/local/bin/containerd"),
+            (&tools.containerd_2, "ctr", "usr/local/bin/ctr"),
+            (
+                &tools.containerd_2,
+                "containerd-shim-runc-v2",
+                "usr/local/bin/containerd-shim-runc-v2",
+            ),
+            (&tools.runc, "runc", "usr/local/sbin/runc"),
+            (self.cri_tools, "crictl", "usr/local/bin/crictl"),
+        ];
+        for (from, program, to) in copies {
+            let (from, to) = (from.join(program), root.join(to));
+            make_directory(to.parent().unwrap_or(&root))?;
+            std::fs::copy(&from, &to).with_context(|| format!("copy {}", text(&from)))?;
+        }
+        for (file, content) in [
+            ("kind/version", VERSION),
+            ("kind/manifests/default-cni.yaml", STORAGE),
+            ("kind/manifests/default-storage.yaml", STORAGE),
+            ("etc/containerd/cri-base.json", &base_spec(tools).await?),
+        ] {
+            let file = root.join(file);
+            make_directory(file.parent().unwrap_or(&root))?;
+            write(&file, content)?;
+        }
+        self.fill_store(tools, staging, &root.join("var/lib/containerd"))
+            .await?;
+        archive(&root, &staging.join("kubernetes.tar")).await?;
+        std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))
+    }
+
+    /// Runs a containerd on the store that the nodes will have, and imports the images, not unpacked.
+    async fn fill_store(&self, tools: &Tools, staging: &Path, store: &Path) -> Result<()> {
+        let mut files = Vec::new();
+        for (image, directory, program, path) in [
+            (
+                "kube-apiserver",
+                self.kubernetes,
+                "kube-apiserver",
+                "usr/local/bin/kube-apiserver",
+            ),
+            (
+                "kube-controller-manager",
+                self.kubernetes,
+                "kube-controller-manager",
+                "usr/local/bin/kube-controller-manager",
+            ),
+            (
+                "kube-scheduler",
+                self.kubernetes,
+                "kube-scheduler",
+                "usr/local/bin/kube-scheduler",
+            ),
+            ("kubectl", self.kubernetes, "kubectl", "bin/kubectl"),
+            ("etcd", self.etcd, "server", "usr/local/bin/etcd"),
+        ] {
+            let file = staging.join(format!("{image}.tar"));
+            let version = if image == "etcd" { ETCD_IMAGE } else { VERSION };
+            let entrypoint = format!("/{path}");
+            let config = json!({"Env": [spec::PATH], "Entrypoint": [entrypoint]});
+            let layer = one_program(&directory.join(program), path)?;
+            write_layout(&file, &layer, &[(format!("registry.k8s.io/{image}:{version}"), config)])?;
+            files.push(file);
+        }
+        files.push(self.proxy(staging).await?);
+        let file = staging.join("tests.tar");
+        write_layout(&file, &cri::images::layer(tools, self.busybox)?, &test_images())?;
+        files.push(file);
+
+        let state = staging.join("containerd");
+        make_directory(&state)?;
+        let address = state.join("containerd.sock");
+        let config = state.join("config.toml");
+        write(
+            &config,
+            "version = 3\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n",
+        )?;
+        let log = std::fs::File::create(state.join("log")).context("make a log")?;
+        let mut containerd = Command::new(tools.containerd_2.join("containerd"))
+            .arg("--config")
+            .arg(&config)
+            .arg("--root")
+            .arg(store)
+            .arg("--state")
+            .arg(state.join("state"))
+            .arg("--address")
+            .arg(&address)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start containerd for the nodes' images")?;
+        wait_for(&address).await?;
+        for file in &files {
+            let mut import = Command::new(tools.containerd_2.join("ctr"));
+            import
+                .arg("--address")
+                .arg(&address)
+                .args(["--namespace", "k8s.io", "images", "import", "--local", "--no-unpack"])
+                .arg(file);
+            step(&format!("import {}", text(file)), &mut import).await?;
+            std::fs::remove_file(file).with_context(|| format!("remove {}", text(file)))?;
+        }
+        let pid = containerd.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid
+            .and_then(rustix::process::Pid::from_raw)
+            .context("containerd ended")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("end containerd")?;
+        containerd.wait().await.context("wait for containerd")?;
+        std::fs::remove_dir_all(&state).with_context(|| format!("remove {}", text(&state)))
+    }
+
+    async fn proxy(&self, staging: &Path) -> Result<PathBuf> {
+        let root = staging.join("proxy");
+        make_directory(&root)?;
+        let mut collect = shell(PROXY_SCRIPT);
+        collect.env("ROOT", self.root).env("OUT", &root);
+        step("collect what kube-proxy runs", &mut collect).await?;
+        let program = root.join("usr/local/bin/kube-proxy");
+        std::fs::copy(self.kubernetes.join("kube-proxy"), &program).context("copy kube-proxy")?;
+        let tar = staging.join("proxy-layer.tar");
+        archive(&root, &tar).await?;
+        let layer = std::fs::read(&tar).with_context(|| format!("read {}", text(&tar)))?;
+        std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))?;
+        std::fs::remove_file(&tar).with_context(|| format!("remove {}", text(&tar)))?;
+        let file = staging.join("kube-proxy.tar");
+        let config = json!({"Env": [spec::PATH]});
+        write_layout(
+            &file,
+            &layer,
+            &[(format!("registry.k8s.io/kube-proxy:{VERSION}"), config)],
+        )?;
+        Ok(file)
+    }
+}
+
+/// What kubeadm of this version asks for, whatever etcd is in it.
+const ETCD_IMAGE: &str = "3.7.0-0";
+
+fn test_images() -> Vec<(String, Value)> {
+    let program = |path: &str| json!({"Env": [spec::PATH], "Entrypoint": [path]});
+    vec![
+        // The name that kind's configuration of containerd has.
+        ("registry.k8s.io/pause:3.10".to_owned(), program("/pause")),
+        (BUSYBOX.to_owned(), json!({"Env": [spec::PATH], "Cmd": ["sh"]})),
+        (WEB.to_owned(), program("/usr/sbin/nginx")),
+    ]
+}
+
+/// An image's layer with one program and an empty directory for what it writes.
+fn one_program(program: &Path, path: &str) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    directory(&mut archive, "tmp", 0o1777, 0)?;
+    let bytes = std::fs::read(program).with_context(|| format!("read {}", text(program)))?;
+    add(&mut archive, path, 0o755, &bytes)?;
+    archive.into_inner().context("write a layer")
+}
+
+/// What kind's Dockerfile makes of `ctr oci spec`: a hook that gives pods a machine's name of their own, no limits.
+async fn base_spec(tools: &Tools) -> Result<String> {
+    let mut ctr = Command::new(tools.containerd_2.join("ctr"));
+    let text = step("ask ctr for a specification", ctr.args(["oci", "spec"])).await?;
+    let mut spec: Value = serde_json::from_str(&text).context("read the specification")?;
+    spec["hooks"] = json!({"createContainer": [{"path": "/kind/bin/mount-product-files.sh"}]});
+    if let Some(process) = spec["process"].as_object_mut() {
+        process.remove("rlimits");
+    }
+    Ok(spec.to_string())
+}
+
+impl NodeImage {
+    /// Writes the image as `docker load` takes it.
+    pub fn write(&self, output: impl std::io::Write) -> Result<()> {
+        let digests: Vec<&str> = self.layers.iter().map(|layer| layer.digest.as_str()).collect();
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {
+                "Env": [spec::PATH, "container=docker"],
+                "Entrypoint": ["/usr/local/bin/entrypoint", "/sbin/init"],
+                "StopSignal": "SIGRTMIN+3",
+            },
+            "rootfs": {"type": "layers", "diff_ids": digests},
+            "history": [{"comment": "Debian with kind's files"}, {"comment": "Kubernetes"}],
+        });
+        let manifest = json!([{
+            "Config": "config.json",
+            "RepoTags": [self.name],
+            "Layers": ["layer0.tar", "layer1.tar"],
+        }]);
+        let mut archive = tar::Builder::new(output);
+        add(&mut archive, "config.json", 0o644, config.to_string().as_bytes())?;
+        add(&mut archive, "manifest.json", 0o644, manifest.to_string().as_bytes())?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            archive
+                .append_path_with_name(&layer.file, format!("layer{number}.tar"))
+                .with_context(|| format!("send {}", text(&layer.file)))?;
+        }
+        archive
+            .into_inner()
+            .context("end the image")?
+            .flush()
+            .context("send the image")
+    }
+}
+
+/// The directory as a tar file: under another name until it is whole.
+async fn archive(root: &Path, file: &Path) -> Result<()> {
+    let staging = file.with_extension("part");
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--numeric-owner", "--xattrs", "--file"])
+        .arg(&staging)
+        .arg("--directory")
+        .arg(root)
+        .arg(".");
+    step(&format!("make {}", text(file)), &mut tar).await?;
+    std::fs::rename(&staging, file).with_context(|| format!("rename {}", text(&staging)))
+}
+
+/// A layer and its digest, which is kept beside it.
+fn layer(file: &Path) -> Result<Layer> {
+    let beside = file.with_extension("digest");
+    let digest = match std::fs::read_to_string(&beside) {
+        Ok(digest) => digest,
+        Err(_) => {
+            let mut hash = Sha256::new();
+            let mut input = std::fs::File::open(file).with_context(|| format!("open {}", text(file)))?;
+            std::io::copy(&mut input, &mut HashWriter(&mut hash)).with_context(|| format!("read {}", text(file)))?;
+            let digest = format!("sha256:{}", hexadecimal(&hash.finalize()));
+            write(&beside, &digest)?;
+            digest
+        }
+    };
+    Ok(Layer {
+        file: file.to_owned(),
+        digest,
+    })
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hash(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hexadecimal(&hash.finalize()[..6])
+}
+
+/// Node images are half a gigabyte each: only the one that is used stays.
+fn remove_others(keep: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(home()).context("read target/kind")?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("node-") && path != keep {
+            std::fs::remove_dir_all(&path).with_context(|| format!("remove {}", text(&path)))?;
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for(socket: &Path) -> Result<()> {
+    let begun = Instant::now();
+    while tokio::net::UnixStream::connect(socket).await.is_err() {
+        if begun.elapsed() > Duration::from_secs(60) {
+            bail!("nobody listens on {} after a minute", text(socket));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
