@@ -69,7 +69,7 @@ impl<'a> Network<'a> {
                 "no IPv6"
             );
         }
-        c.eventually("the servers listen", async || {
+        c.within(60, "the servers listen", async || {
             Ok(outside.stdout.text().matches("ready").count() == 3)
         })
         .await?;
@@ -138,7 +138,7 @@ pub fn register(t: &mut Registry) {
                 }
             }
             // kubelet's probes and clients come from outside, and are answered.
-            c.eventually("the pod's server listens", async || {
+            c.within(60, "the pod's server listens", async || {
                 Ok(confined.stdout.text().contains("ready"))
             })
             .await?;
@@ -150,7 +150,8 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add(
         "later containers of a pod only tighten where its packets may go",
@@ -182,7 +183,8 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add(
         "a confined container has no capability to change the rules or to send past them",
@@ -221,7 +223,8 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add(
         "dns is the name servers of the pod's resolv.conf, and the host's network is refused",
@@ -271,5 +274,6 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 }

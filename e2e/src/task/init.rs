@@ -26,7 +26,8 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add("signals reach a workload that would ignore them as PID 1", async |c| {
         let container = with_init(c).waiting().start().await?;
@@ -40,7 +41,8 @@ pub fn register(t: &mut Registry) {
         same!((output.code, output.stdout.as_str()), (3, "ready\ngot\n"));
         Ok(()) as Result<()>
     })
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add("orphans are reaped", async |c| {
         // The subshell's child outlives it, and ends when nobody waits for it.
@@ -48,7 +50,7 @@ pub fn register(t: &mut Registry) {
         let zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
         let without = c.container().waiting().start().await?;
         same!(without.sh(orphan).await?.code, 0);
-        c.eventually("a zombie stays where the workload is PID 1", async || {
+        c.within(60, "a zombie stays where the workload is PID 1", async || {
             Ok(without.sh(zombies).await?.stdout.trim() != "0")
         })
         .await?;
@@ -56,16 +58,18 @@ pub fn register(t: &mut Registry) {
         for _ in 0..5 {
             same!(with.sh(orphan).await?.code, 0);
         }
-        c.eventually(
+        c.within(
+            60,
             "only init, the workload and the shell that looks are there",
             async || {
                 let count = with.sh("ls -d /proc/[0-9]* | wc -l").await?.stdout;
-                Ok(count.trim() <= "5" && with.sh(zombies).await?.stdout.trim() == "0")
+                Ok(count.trim().parse::<u32>()? <= 5 && with.sh(zombies).await?.stdout.trim() == "0")
             },
         )
         .await
     })
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add(
         "it has no files, no capability but CAP_KILL, and nothing to look at",
@@ -108,7 +112,8 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 
     t.add(
         "it works with a terminal, a seccomp profile, another user and the pod's PID namespace",
@@ -146,5 +151,6 @@ pub fn register(t: &mut Registry) {
             Ok(()) as Result<()>
         },
     )
-    .differs(DIFFERS);
+    .differs(DIFFERS)
+    .within(120);
 }

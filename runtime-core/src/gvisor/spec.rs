@@ -465,6 +465,27 @@ mod tests {
     }
 
     #[test]
+    fn confined_connections_need_a_network_that_the_host_s_rules_see_and_an_init_of_ours_is_refused() {
+        let confined = |network| {
+            let mut plan = plan(|_| ());
+            plan.container.egress = Some(Vec::new());
+            check(&plan, &Role::Root, network).map_err(|error| error.to_string())
+        };
+        assert!(confined(Network::Sandbox).unwrap_err().contains("gvisor.network"));
+        assert_eq!(confined(Network::Host), Ok(()));
+        assert_eq!(confined(Network::None), Ok(()));
+        let mut with_new_network = plan(|spec| spec["linux"]["namespaces"][4] = json!({"type": "network"}));
+        with_new_network.container.egress = Some(Vec::new());
+        assert!(check(&with_new_network, &Role::Root, Network::Host).is_err());
+        let mut with_init = plan(|_| ());
+        with_init.container.init = true;
+        let error = check(&with_init, &Role::Root, Network::Sandbox)
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("init"), "{error}");
+    }
+
+    #[test]
     fn runsc_gets_what_the_sentry_enforces_and_nothing_of_the_host_s_side() {
         let plan = plan(|spec| spec["hooks"] = json!({"poststop": [{"path": "/bin/true"}]}));
         check(&plan, &Role::Root, Network::Sandbox).unwrap();
