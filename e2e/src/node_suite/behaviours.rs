@@ -39,28 +39,25 @@ fn limits(t: &mut Registry) {
         same!(read(&container, "cpu.max")?, "30000 60000");
         Ok(())
     });
-    t.add(
-        "a cgroup that somebody took away is named, and its container is deleted",
-        async |c| {
-            let container = c.container().waiting().start().await?;
-            let directory = container.cgroup("");
-            std::fs::write("/sys/fs/cgroup/cgroup.procs", container.pid.get().to_string())?;
-            // systemd takes a scope away that is empty.
-            match std::fs::remove_dir(&directory) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("remove {}", directory.display()));
-                }
-                _ => {}
-            }
-            let refusal = refused(container.update(&json!({"pids": {"limit": 7}})).await)?;
-            refusal.saying(&container.id)?;
-            container.kill(9).await?;
-            container.wait().await?;
-            container.delete().await?;
-            Ok(())
-        },
-    )
-    .differs("runc cannot find the processes then");
+    // systemd takes limits for a scope whose cgroup is gone.
+    if !node::has_systemd_driver() {
+        t.add(
+            "a cgroup that somebody took away is named, and its container is deleted",
+            async |c| {
+                let container = c.container().waiting().start().await?;
+                let directory = container.cgroup("");
+                std::fs::write("/sys/fs/cgroup/cgroup.procs", container.pid.get().to_string())?;
+                std::fs::remove_dir(&directory).with_context(|| format!("remove {}", directory.display()))?;
+                let refusal = refused(container.update(&json!({"pids": {"limit": 7}})).await)?;
+                refusal.saying(&container.id)?;
+                container.kill(9).await?;
+                container.wait().await?;
+                container.delete().await?;
+                Ok(())
+            },
+        )
+        .differs("runc cannot find the processes then");
+    }
 }
 
 fn v2(t: &mut Registry) {
