@@ -11,6 +11,15 @@ const LIMITS: &[(&str, &[&str])] = &[
         &["runtime should support readonly mounts should support non-recursive readonly mounts"],
     ),
     (
+        "recursive read-only mounts are not claimed: to the sentry every read-only volume is one",
+        &[
+            "readonly mounts should reject a recursive readonly mount with PROPAGATION_BIDIRECTIONAL",
+            "readonly mounts should reject a recursive readonly mount with PROPAGATION_HOST_TO_CONTAINER",
+            "readonly mounts should reject a recursive readonly mount with ReadOnly: false",
+            "readonly mounts should support recursive readonly mounts",
+        ],
+    ),
+    (
         "the sentry has no such settings: refused by name",
         &[
             "runtime should support sysctls should support safe sysctls",
