@@ -68,8 +68,12 @@ pub(super) fn remove_if_empty(directory: &Path) -> Result<(), NodeError> {
         Err(error)
             if matches!(
                 error.kind(),
-                // A directory that is mounted into our container is busy: it stays, empty.
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
+                // A directory that is mounted into our container is busy, and where the container's root is read-only the kernel
+                // looks at that first: it stays, empty.
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::ResourceBusy
+                    | io::ErrorKind::ReadOnlyFilesystem
             ) =>
         {
             Ok(())
