@@ -122,12 +122,16 @@ fn alone(shim: &Path) -> Result<PathBuf> {
     if !shim.exists() {
         bail!("the shim {} was not built", shim.display());
     }
-    let directory = target().join(format!("e2e/shim-{}", std::process::id()));
+    // One for each binary: runs of the same one share it.
+    let name = crate::image::digest(shim.as_os_str().as_encoded_bytes());
+    let directory = target()
+        .join("e2e")
+        .join(format!("shim-{}", &name["sha256:".len()..][..12]));
     std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
     let link = directory.join(SHIM);
-    if link.is_symlink() {
-        std::fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+    match symlink(shim, &link) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made.with_context(|| format!("link {}", link.display()))?,
     }
-    symlink(shim, &link).with_context(|| format!("link {}", link.display()))?;
     Ok(directory)
 }
