@@ -260,3 +260,42 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         ExitCode::FAILURE
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is between backquotes.
+    fn quoted(text: &str) -> impl Iterator<Item = &str> {
+        text.split('`').skip(1).step_by(2)
+    }
+
+    fn exists(named: &str) -> bool {
+        let Some((suite, name)) = named.split_once('/') else {
+            return [UNIT, "client", "cri", "chart", "node"].contains(&named);
+        };
+        let Some(suite) = SUITES.iter().find(|known| known.name == suite) else {
+            return false;
+        };
+        let mut registry = Registry::default();
+        (suite.register)(&mut registry);
+        let all = registry.into_behaviours();
+        let mut names = all.iter().map(|one| format!("{}/{}", one.subject, one.name));
+        names.any(|known| known == name || (name.ends_with('/') && known.starts_with(name)))
+    }
+
+    #[test]
+    fn every_claim_of_the_threat_model_names_tests_that_there_are() {
+        let page = include_str!("../../docs/threat-model.md");
+        let rows = page.lines().skip_while(|line| !line.ends_with("| shown by |")).skip(2);
+        let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+        assert!(rows.len() >= 16, "{} rows", rows.len());
+        for row in rows {
+            let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+            assert!(quoted(shown).next().is_some(), "no test is named: {row}");
+            for named in quoted(shown) {
+                assert!(exists(named), "there is no {named:?}");
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! process in the container sees; its verbs do the few things that busybox's applets cannot do exactly.
 
 mod actors;
+mod agent;
 mod attack;
 mod reach;
 mod syscalls;
@@ -32,6 +33,7 @@ usage: probe                 print what this process sees, as JSON
        probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
        probe watch MS NAME   try to look into the processes named so; tell how often it worked
        probe calls           try what kernels are attacked through, print what each call came to, as JSON
+       probe agent SOCKET    on the host: take seccomp listeners, print what is told, let every call pass
        probe foreign         make a call of another architecture's; print `survived`
        probe reach           print what this process can reach, as JSON";
 
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         ["overwrite", limit, name] => println!("{}", attack::overwrite(number(limit), name)),
         ["watch", limit, name] => println!("{}", attack::watch(number(limit), name)),
         ["calls"] => println!("{}", json!(syscalls::attacks())),
+        ["agent", socket] => agent::serve(socket),
         ["foreign"] => syscalls::foreign(),
         ["reach"] => println!("{}", reach::reach()),
         _ => {

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "no library makes calls that are meant to be wrong")]
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_long};
@@ -122,5 +123,38 @@ fn is_reachable(number: c_long) -> bool {
             unsafe { libc::kill(child, libc::SIGKILL) };
         }
         std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Waits for a call that `listener` is told of and lets it pass; its number. None at the end of those that are under the filter.
+pub fn let_pass(listener: &OwnedFd) -> Option<c_int> {
+    // linux/seccomp.h: struct seccomp_notif is 80 bytes, its id first, the number at 16; seccomp_notif_resp has the id, and
+    // its flags in the last four of 24.
+    const RECEIVE: u32 = 0xc050_2100;
+    const SEND: u32 = 0xc018_2101;
+    const CONTINUE: u64 = 1 << 32;
+    loop {
+        let mut poll = libc::pollfd {
+            fd: listener.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live structure.
+        unsafe { libc::poll(&raw mut poll, 1, -1) };
+        if poll.revents & libc::POLLIN == 0 {
+            if poll.revents == 0 {
+                continue;
+            }
+            return None;
+        }
+        let mut call = [0u64; 10];
+        // SAFETY: the kernel fills 80 bytes, which are live and zeroed.
+        if unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut call) } == -1 {
+            continue;
+        }
+        let response = [call[0], 0, CONTINUE];
+        // SAFETY: the kernel reads 24 live bytes.
+        unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw const response) };
+        return Some(call[2] as c_int);
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel's system calls (CVE-2019-10063, and what CVE-2016-0728, 2021-22555, 2021-26708, 2022-0185, 2022-1015 and
 //! io_uring's many needed first): what a filter denies, whatever convention a call is made by.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -118,32 +118,24 @@ pub fn register(t: &mut Registry) {
     )
     .differs(DIFFERS);
 
-    t.add(
-        "denied calls are told to the kernel's log where the node says so",
-        async |c| {
-            let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+    t.add("denied calls are denied also where they are logged", async |c| {
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
-            let make = |options: &str| {
-                let container = c.container().sh("mkdir /tmp/d; true").options(handler(options));
-                container.spec(|spec| spec["linux"]["seccomp"] = profile.clone())
-            };
-            let logged = "seccomp.log_denied = true\n";
-            same!(make(logged).output().await?.code, 0);
-            let container = c.container().waiting().options(handler(logged));
-            let container = container
-                .spec(|spec| spec["linux"]["seccomp"] = profile.clone())
-                .start()
-                .await?;
-            container.sh("mkdir /tmp/d").await?;
-            // type=1326 is AUDIT_SECCOMP; not every kernel tells it, and an audit daemon would take it away.
-            let log = std::process::Command::new("dmesg").output()?;
-            let told = String::from_utf8_lossy(&log.stdout)
-                .lines()
-                .filter(|line| line.contains("type=1326"))
-                .count();
-            println!("      the kernel's log has {told} lines about denied calls");
-            Ok(()) as Result<()>
-        },
-    )
+        let container = c.container().waiting().options(handler("seccomp.log_denied = true\n"));
+        let container = container
+            .spec(|spec| spec["linux"]["seccomp"] = profile)
+            .start()
+            .await?;
+        let output = container.sh("mkdir /tmp/d 2>/dev/null; ls /tmp").await?;
+        attacked(1);
+        same!(output.ok()?, "");
+        // AUDIT_SECCOMP is type 1326. Not every kernel tells it, an audit daemon would take it away, and it is limited in its
+        // rate: so this is for who reads it.
+        let log = std::process::Command::new("dmesg").output()?;
+        let log = String::from_utf8_lossy(&log.stdout);
+        let told = log.lines().filter(|line| line.contains("type=1326")).count();
+        println!("      the kernel's log has {told} lines about denied calls");
+        Ok(())
+    })
     .differs(DIFFERS);
 }

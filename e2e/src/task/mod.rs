@@ -23,6 +23,7 @@ mod pause;
 pub mod policy;
 mod process;
 mod resources;
+mod seccomp;
 mod shim;
 mod signals;
 mod stats;
@@ -46,6 +47,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("capabilities", capabilities::register),
     ("policy", policy::register),
     ("audit", audit::register),
+    ("seccomp", seccomp::register),
     ("landlock", landlock::register),
     ("init", init::register),
     ("devices", devices::register),

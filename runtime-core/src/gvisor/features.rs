@@ -19,6 +19,16 @@ pub fn features() -> Value {
     for module in ["apparmor", "selinux"] {
         features["linux"][module]["enabled"] = json!(false);
     }
+    let seccomp = &mut features["linux"]["seccomp"];
+    for (list, refused) in [
+        ("actions", "SCMP_ACT_NOTIFY"),
+        ("knownFlags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"),
+        ("supportedFlags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"),
+    ] {
+        if let Some(list) = seccomp[list].as_array_mut() {
+            list.retain(|known| known != refused);
+        }
+    }
     features
 }
 
@@ -42,6 +52,8 @@ mod tests {
         assert_eq!(features["linux"]["cgroup"]["systemd"], false);
         assert_eq!(features["linux"]["apparmor"]["enabled"], false);
         assert_eq!(features["linux"]["selinux"]["enabled"], false);
+        let actions = features["linux"]["seccomp"]["actions"].as_array().unwrap();
+        assert!(!actions.contains(&json!("SCMP_ACT_NOTIFY")) && actions.contains(&json!("SCMP_ACT_TRACE")));
         assert!(
             !features["hooks"]
                 .as_array()

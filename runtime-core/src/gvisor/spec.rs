@@ -76,6 +76,11 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             "a sentry has user namespaces of its own, which the host's ids are not mapped into; use the native runtime",
         ),
         (
+            "linux.seccomp: SCMP_ACT_NOTIFY, or seccomp.mode",
+            process.listener.is_some(),
+            "a sentry's calls are not the workload's, and it tells nobody of those; use the native runtime",
+        ),
+        (
             "seccomp.profile",
             process.seccomp.len() > 1,
             "a sentry holds a container to one filter, and its spec has one already; use the native runtime",

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::child::{forked, from_outside, streams};
 use super::lifecycle_hooks::{poststop, run_hooks, state_of};
+use super::listener::Of;
+use super::recorder::Recorder;
 use super::wire::{self, Message, Tag};
 use super::{Error, Launched, Process, Stdio, io};
 use crate::cgroup::Cgroup;
@@ -28,6 +30,9 @@ pub struct Container {
     pub(super) waiting: Mutex<Option<OwnedFd>>,
     pub(super) init: i32,
     pub(super) init_pidfd: OwnedFd,
+    /// Who has the listeners of init's and of execs' filters.
+    pub(super) listener: Option<plan::Listener>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) deleted: Mutex<bool>,
 }
 
@@ -54,7 +59,7 @@ impl Container {
                 id: self.container.id.clone(),
             });
         }
-        until_executed(&socket)?;
+        self.until_executed(&socket)?;
         run_hooks(
             self.container.hooks.poststart.iter(),
             &self.container,
@@ -120,6 +125,17 @@ impl Container {
                     }
                     started = Some(process_handle);
                 }
+                Some(message) if message.tag == Tag::Listener => {
+                    let taken = match &started {
+                        Some(process) => {
+                            self.take_listener(&message, Of::Exec, process.pid(), process.pidfd(), &socket)
+                        }
+                        None => Err(Error::Setup("a listener before its process".to_owned())),
+                    };
+                    if let Err(error) = taken {
+                        break error;
+                    }
+                }
                 // Its end of the socket closed with the execve: the program runs, or somebody killed it.
                 None => match started {
                     Some(process) => {
@@ -184,25 +200,38 @@ impl Container {
         );
         self.end_holder()?;
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
+        let recorded = self.recorder.as_ref().map_or(Ok(()), Recorder::finish);
         let state = || state_of(&self.container, "stopped", 0);
         let warnings = poststop(&self.container.hooks.poststop, &self.container.bundle, state);
         removed?;
+        recorded?;
         Record::remove(&self.container.bundle)?;
         *deleted = true;
         Ok(warnings)
     }
-}
 
-/// Waits until the process socket closes with the execve.
-fn until_executed(socket: &OwnedFd) -> Result<(), Error> {
-    match wire::receive(socket).map_err(io("hearing from init"))? {
-        None => Ok(()),
-        Some(message) if message.tag == Tag::Failed => {
-            Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned()))
+    /// Waits until init's process socket closes with the execve.
+    fn until_executed(&self, socket: &OwnedFd) -> Result<(), Error> {
+        loop {
+            match wire::receive(socket).map_err(io("hearing from init"))? {
+                None => return Ok(()),
+                Some(message) if message.tag == Tag::Listener => {
+                    let taken = self.take_listener(&message, Of::Init, self.init, &self.init_pidfd, socket);
+                    taken.inspect_err(|_| {
+                        // It waits for an answer that nobody will give; it may have ended by itself.
+                        let _ = process::send_signal(&self.init_pidfd, libc::SIGKILL);
+                    })?;
+                }
+                Some(message) if message.tag == Tag::Failed => {
+                    return Err(Error::Setup(String::from_utf8_lossy(&message.payload).into_owned()));
+                }
+                Some(message) => {
+                    return Err(Error::Setup(format!(
+                        "unexpected message {:?} during start",
+                        message.tag
+                    )));
+                }
+            }
         }
-        Some(message) => Err(Error::Setup(format!(
-            "unexpected message {:?} during start",
-            message.tag
-        ))),
     }
 }

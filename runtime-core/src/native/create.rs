@@ -10,11 +10,12 @@ use super::child::{forked, from_outside, streams};
 use super::container::{CGROUP_DELETE_LIMIT, Container};
 use super::lifecycle_hooks::{poststop, run_hooks, state_of};
 use super::member::Member;
+use super::recorder::Recorder;
 use super::wire::{self, Message, Tag, View};
 use super::{Error, Executable, Launched, Owner, Process, Stdio, io};
 use crate::cgroup::{self, Cgroup};
 use crate::mounts::HierarchyView;
-use crate::plan::{self, MOUNT_ATTR_RDONLY, MountSource, Namespace, Plan};
+use crate::plan::{self, Listener, MOUNT_ATTR_RDONLY, MountSource, Namespace, Plan};
 use crate::record::{self, ProcessId, Record};
 use crate::sys::{message, spawn};
 
@@ -42,10 +43,16 @@ pub fn create(exe: &Executable, plan: &Plan, owner: &Owner, stdio: Stdio) -> Res
         policy: Some(plan.policy.clone()),
         sandbox: None,
     };
+    let recorder = match &plan.process.listener {
+        Some(Listener::Recorder { directory }) => {
+            Some(Recorder::open(directory, &format!("{}-{}", owner.namespace, plan.id))?)
+        }
+        _ => None,
+    };
     // What the record names is killed by `clean`: it must not be another container's.
     Cgroup::open(&plan.cgroup)?.check_free()?;
     record.write(&plan.bundle)?;
-    create_recorded(exe, plan, &mut record, stdio).inspect_err(|_| {
+    create_recorded(exe, plan, &mut record, recorder, stdio).inspect_err(|_| {
         // The error that is on its way says more than a second one would; what stays is `clean`'s, by the record.
         let _ = poststop(&plan.container.hooks.poststop, &plan.bundle, || {
             state_of(&plan.container, "stopped", 0)
@@ -58,6 +65,7 @@ fn create_recorded(
     exe: &Executable,
     plan: &Plan,
     record: &mut Record,
+    recorder: Option<Recorder>,
     stdio: Stdio,
 ) -> Result<(Container, Launched), Error> {
     let (control, holder_end) = message::pair().map_err(io("making the holder's socket"))?;
@@ -121,6 +129,8 @@ fn create_recorded(
                 waiting: Mutex::new(Some(socket)),
                 init: init.pid(),
                 init_pidfd,
+                listener: plan.process.listener.clone(),
+                recorder,
                 deleted: Mutex::new(false),
             };
             let launched = Launched {

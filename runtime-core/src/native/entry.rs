@@ -174,7 +174,7 @@ pub fn prepare(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, plan: &Process) -> Re
 }
 
 /// Becomes the program; returns only an error.
-pub fn execute(prepared: &Prepared, plan: &Process) -> Error {
+pub fn execute(prepared: &Prepared, plan: &Process, socket: &OwnedFd) -> Error {
     let failed = |source| Error::Execute {
         name: prepared.name.clone(),
         source,
@@ -190,7 +190,7 @@ pub fn execute(prepared: &Prepared, plan: &Process) -> Error {
     }
     let args: Vec<_> = prepared.args.iter().map(CString::as_c_str).collect();
     let env: Vec<_> = prepared.env.iter().map(CString::as_c_str).collect();
-    let confine = || identity::confine(plan);
+    let confine = || identity::confine(plan, Some(socket));
     match process::execute(&prepared.path, &args, &env, confine) {
         Ok(source) => failed(source),
         Err(error) => error.into(),

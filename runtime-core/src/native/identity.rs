@@ -2,7 +2,9 @@
 //! exec that came out stronger than init was an escape elsewhere (CVE-2022-29162, CVE-2025-27612).
 
 use std::io;
+use std::os::fd::OwnedFd;
 
+use super::listener;
 use crate::plan::{Capabilities, Process};
 use crate::sys::{process, seccomp};
 
@@ -30,6 +32,8 @@ pub enum Error {
     Own(#[source] io::Error),
     #[error("linux.seccomp: loading the filter")]
     Filter(#[source] io::Error),
+    #[error("linux.seccomp: handing the listener over (a profile that uses it has to allow read and write)")]
+    Listener(#[source] io::Error),
     #[error("memory_deny_write_execute: prctl PR_SET_MDWE (it needs Linux 6.3)")]
     WriteExecute(#[source] io::Error),
     #[error("setting no_new_privs")]
@@ -70,11 +74,11 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts this process under its filters: right before execve, so that none of our own calls has to be in the profile.
+/// Puts this process under its filters, the listener of which, if one has it, goes to the shim over `socket`: right before execve, so that none of our own calls has to be in the profile.
 ///
 /// # Errors
 /// The kernel does not take the filter: see [`seccomp::load`].
-pub fn confine(plan: &Process) -> Result<(), Error> {
+pub fn confine(plan: &Process, socket: Option<&OwnedFd>) -> Result<(), Error> {
     if plan.seccomp.is_empty() {
         return Ok(());
     }
@@ -89,7 +93,10 @@ pub fn confine(plan: &Process) -> Result<(), Error> {
         })?;
     }
     for filter in &plan.seccomp {
-        seccomp::load(filter).map_err(Error::Filter)?;
+        if let Some(listener) = seccomp::load(filter).map_err(Error::Filter)? {
+            let socket = socket.ok_or_else(|| Error::Listener(io::ErrorKind::NotConnected.into()))?;
+            listener::hand_over(listener, socket).map_err(Error::Listener)?;
+        }
     }
     Ok(())
 }

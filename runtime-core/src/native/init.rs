@@ -128,7 +128,7 @@ fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, E
 /// The execve, or the reason why not.
 fn finish(result: Result<Prepared, Error>, plan: &Process, socket: &OwnedFd) -> ! {
     let error = match result {
-        Ok(prepared) => Error::from(entry::execute(&prepared, plan)),
+        Ok(prepared) => Error::from(entry::execute(&prepared, plan, socket)),
         Err(error) => error,
     };
     if !matches!(error, Error::Alone) {

@@ -18,9 +18,11 @@ mod init;
 mod label;
 mod late;
 pub(crate) mod lifecycle_hooks;
+mod listener;
 mod member;
 mod passwd;
 mod reaper;
+mod recorder;
 mod wire;
 
 use std::os::fd::OwnedFd;
@@ -58,6 +60,22 @@ pub enum Error {
         who: &'static str,
         /// The container.
         id: String,
+    },
+    /// Whoever is to answer for calls cannot be told of the container.
+    #[error("linux.seccomp.listenerPath: handing the listener to the agent at {path:?}")]
+    Agent {
+        /// Its socket.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A recorded profile cannot be written.
+    #[error("seccomp.record_to: {path:?}")]
+    Recording {
+        /// The directory, or the profile.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
     },
     /// A hook failed.
     #[error(transparent)]

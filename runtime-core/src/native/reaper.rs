@@ -57,7 +57,8 @@ fn confine(plan: &Process) -> Result<(), Error> {
     };
     let identity = |error: identity::Error| Error::Entry(error.into());
     identity::assume(&own).map_err(identity)?;
-    identity::confine(&own).map_err(identity)
+    // The plan has no filter with a listener beside `init`.
+    identity::confine(&own, None).map_err(identity)
 }
 
 /// Until the workload ends; its status, as a shell would tell it.

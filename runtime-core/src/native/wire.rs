@@ -57,6 +57,8 @@ pub enum Tag {
     Console = b't',
     /// holder → shim: what of the mounts is not as it was meant [text, one a line].
     Differences = b'd',
+    /// process → shim: it is under a filter that has a listener [number of the fd, four bytes]. It waits for [`Tag::Go`].
+    Listener = b'l',
     /// holder or process → shim: it failed and ends [text].
     Failed = b'!',
     /// shim → holder: start a process [JSON of the process, or empty; fds: process socket, three streams, and a memfd with
@@ -76,6 +78,7 @@ impl Tag {
             Self::Ready,
             Self::Console,
             Self::Differences,
+            Self::Listener,
             Self::Failed,
             Self::Exec,
             Self::Instances,

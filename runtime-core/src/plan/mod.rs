@@ -126,7 +126,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     let mut process = process::process(given, capability_limit, request.lsms, &namespaces)?;
     process.personality = schedule::personality(linux.personality())?;
     process.deny_write_execute = request.policy.memory_deny_write_execute.value;
-    process.seccomp = seccomp::filters(linux.seccomp().as_ref(), &named, &request.policy)?;
+    (process.seccomp, process.listener) = seccomp::filters(linux.seccomp().as_ref(), &named, &request.policy)?;
     // Applies to execs only, but a wrong one is better told now than at the first probe.
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
 
@@ -201,6 +201,7 @@ pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Erro
     process.personality = init.personality;
     process.deny_write_execute = init.deny_write_execute;
     process.seccomp = init.seccomp.clone();
+    process.listener = init.listener.clone();
     let from_init = plan
         .spec
         .process()

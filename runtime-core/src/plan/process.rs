@@ -34,6 +34,7 @@ pub(super) fn process(given: &oci::Process, limit: u64, lsms: Lsms, namespaces: 
         selinux_label,
         deny_write_execute: false,
         seccomp: Vec::new(),
+        listener: None,
         rlimits: rlimits(given.rlimits())?,
         oom_score_adj: oom_score_adj(given.oom_score_adj())?,
         terminal,

@@ -4,10 +4,10 @@
 
 use oci_spec::runtime::{self as oci, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag};
 
-use super::Error;
-use crate::policy::Policy;
+use super::{Error, Listener, path};
+use crate::policy::{Policy, SeccompMode};
 use crate::security::seccomp::named::Named;
-use crate::security::seccomp::{self, Filter};
+use crate::security::seccomp::{self, Filter, record};
 
 /// Makes the spec say what it can of the policy: the flag that logs, and a first of the profiles `named` where the spec has
 /// none of its own. That one is taken out of `named`.
@@ -23,19 +23,26 @@ pub(super) fn harden(linux: &mut oci::Linux, policy: &Policy, named: &mut Vec<Na
     }
 }
 
-/// The filters of `spec`'s profile and of those `named`, in the order in which they have to be loaded.
+/// The filters of `spec`'s profile and of those `named`, in the order in which they have to be loaded, and who answers for what
+/// one of them asks about.
 ///
 /// # Errors
 /// A profile that cannot be compiled; two that each keep the other from being loaded.
-pub(super) fn filters(spec: Option<&LinuxSeccomp>, named: &[Named], policy: &Policy) -> Result<Vec<Filter>, Error> {
+pub(super) fn filters(
+    spec: Option<&LinuxSeccomp>,
+    named: &[Named],
+    policy: &Policy,
+) -> Result<(Vec<Filter>, Option<Listener>), Error> {
+    let mut listener = None;
     let mut filters = Vec::with_capacity(1 + named.len());
     if let Some(profile) = spec {
         let filter = seccomp::compile(profile)?;
         if filter.uses_notify {
-            let advice = "no agent is told; use another action, or a runtime that has it";
-            return Err(Error::unsupported("linux.seccomp: SCMP_ACT_NOTIFY", advice));
+            listener = Some(agent(profile)?);
         }
-        filters.push((filter, loads_another(profile)));
+        // Who is asked about calls is there last: none of our own calls is to wait for an answer.
+        let loads_another = !filter.uses_notify && loads_another(profile);
+        filters.push((filter, loads_another));
     }
     for Named { name, profile } in named {
         let compiled = seccomp::compile(profile).map_err(|source| Error::NamedProfile {
@@ -51,15 +58,66 @@ pub(super) fn filters(spec: Option<&LinuxSeccomp>, named: &[Named], policy: &Pol
         }
         filters.push((compiled, loads_another(profile)));
     }
+    if policy.seccomp_mode.value == SeccompMode::Record {
+        listener = Some(recorder(policy, listener.is_some())?);
+        filters.push((record::filter(), false));
+    }
+    if listener.is_some() && policy.init.value {
+        return Err(Error::Policy {
+            setting: "init",
+            value: policy.init.value.to_string(),
+            by: policy.init.from,
+            field: "linux.seccomp: SCMP_ACT_NOTIFY, or seccomp.mode = \"record\"".to_owned(),
+            advice: "the listener is the first process's, which is not the workload then; take one of the two",
+        });
+    }
     if filters.iter().filter(|(_, loads_another)| !loads_another).count() > 1 {
         return Err(refused(
             policy,
-            "more than one profile denies seccomp(2), which loads the next one".to_owned(),
-            "allow it in all but one; it only ever takes rights away",
+            "more than one profile denies seccomp(2), which loads the next one, or asks about it".to_owned(),
+            "allow it in all but one, and in all while recording; it only ever takes rights away",
         ));
     }
     filters.sort_by_key(|(_, loads_another)| !loads_another);
-    Ok(filters.into_iter().map(|(filter, _)| filter).collect())
+    Ok((filters.into_iter().map(|(filter, _)| filter).collect(), listener))
+}
+
+/// The agent that the spec names. Without a path the profile was refused.
+fn agent(profile: &LinuxSeccomp) -> Result<Listener, Error> {
+    const FIELD: &str = "linux.seccomp.listenerPath";
+    let given = profile.listener_path().clone().unwrap_or_default();
+    path::check_absolute(&FIELD, path::text(&FIELD, &given)?)?;
+    Ok(Listener::Agent {
+        path: given,
+        metadata: profile.listener_metadata().clone().unwrap_or_default(),
+    })
+}
+
+fn recorder(policy: &Policy, has_agent: bool) -> Result<Listener, Error> {
+    let refused = |field: &str, advice| {
+        Err(Error::Policy {
+            setting: "seccomp.mode",
+            value: policy.seccomp_mode.value.to_string(),
+            by: policy.seccomp_mode.from,
+            field: field.to_owned(),
+            advice,
+        })
+    };
+    if has_agent {
+        return refused(
+            "linux.seccomp: SCMP_ACT_NOTIFY",
+            "a process has one listener; record without the agent",
+        );
+    }
+    match policy.seccomp_record_to.value.0.as_str() {
+        "" => refused(
+            "seccomp.record_to is empty",
+            "the node's configuration or the handler's options have to name a directory for recorded profiles",
+        ),
+        directory => Ok(Listener::Recorder {
+            directory: directory.into(),
+        }),
+    }
 }
 
 fn refused(policy: &Policy, field: String, advice: &'static str) -> Error {

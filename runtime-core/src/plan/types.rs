@@ -310,6 +310,9 @@ pub struct Process {
     /// What of the kernel the program may call: the container's, for init and execs alike. In the order in which they are to
     /// be loaded: each but the last lets seccomp(2) pass.
     pub seccomp: Vec<Filter>,
+    /// Who answers for the calls that one of the filters asks about.
+    #[serde(default)]
+    pub listener: Option<Listener>,
     /// setrlimit(2).
     pub rlimits: Vec<Rlimit>,
     /// /proc/self/oom_score_adj.
@@ -326,6 +329,23 @@ pub struct Process {
     pub personality: Option<u64>,
     /// execCPUAffinity: cpus before it joins the cgroup, and after.
     pub cpu_affinity: Option<CpuAffinity>,
+}
+
+/// Who answers for the calls that a filter asks about (SECCOMP_RET_USER_NOTIF).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Listener {
+    /// An agent of the node's.
+    Agent {
+        /// `linux.seccomp.listenerPath`: its socket.
+        path: PathBuf,
+        /// `linux.seccomp.listenerMetadata`: told beside the container's state.
+        metadata: String,
+    },
+    /// The shim, which lets every call pass and writes down which there were.
+    Recorder {
+        /// Where the profile goes.
+        directory: PathBuf,
+    },
 }
 
 /// Security modules of the host that label processes.

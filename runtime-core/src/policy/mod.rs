@@ -31,7 +31,8 @@ pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use secrets::Secrets;
 pub use settings::{Layer, Policy, SETTINGS, Setting};
 pub use values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime, Tier, Value,
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime,
+    SeccompMode, Tier, Value,
 };
 
 use std::fmt;

@@ -20,6 +20,8 @@ pub fn resolve<'a>(
     let mut pod = Layer::default();
     for (key, value) in annotations {
         if let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) {
+            // A key of TOML cannot be a value and a table at once, so the setting has a longer name.
+            let name = if name == "seccomp" { "seccomp.mode" } else { name };
             pod.set(&"annotations", name, Given::Annotation(value))?;
         }
     }

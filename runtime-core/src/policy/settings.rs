@@ -9,7 +9,8 @@ use super::program::{Digest, Paths};
 use super::resolve::decide;
 use super::secrets::Secrets;
 use super::values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime, Tier, Value,
+    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime,
+    SeccompMode, Tier, Value,
 };
 use super::{Decided, Error, nearest};
 
@@ -204,6 +205,15 @@ settings! {
     /// layers, before anything of the container is made; where it differs, the error says both. For root file systems that are
     /// overlays of layers; others are refused.
     "rootfs_digest" rootfs_digest: Digest, Digest::default(), Digest::default(), true;
+
+    /// `record` writes down which system calls init and exec'd processes make, as an OCI profile that allows those and no
+    /// other, to `<namespace>-<id>.json` in `seccomp.record_to` when the container is deleted. Every call passes through the
+    /// shim meanwhile, which is slow; the container's own filters hold as they do otherwise. The annotation may be written
+    /// `nucleus.dev/seccomp: record`. Native runtime alone; Linux 5.19.
+    "seccomp.mode" seccomp_mode: SeccompMode, SeccompMode::Enforce, SeccompMode::Enforce, true;
+
+    /// The directory for recorded profiles: root's, and writable by nobody else. Without one nothing can be recorded.
+    "seccomp.record_to" seccomp_record_to: Directory, Directory::default(), Directory::default(), false;
 
     /// Refuses every bind mount that gives the host away, whatever links lead there: `/`, `/proc`, `/sys`, `/dev`, `/boot`, the
     /// state and sockets of container runtimes, kubelet's credentials, and every directory above one of these. Not what kubelet

@@ -146,6 +146,15 @@ choice! {
 }
 
 choice! {
+    /// What becomes of a container's system calls.
+    SeccompMode: "\"enforce\" or \"record\"",
+    /// Its filters hold.
+    Enforce = "enforce",
+    /// They hold, and what passes them is written down as a profile.
+    Record = "record"
+}
+
+choice! {
     /// Whether a container may have directories that give the host away.
     HostPaths: "\"allow\" or \"refuse\"",
     /// As the spec says.

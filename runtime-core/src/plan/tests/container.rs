@@ -125,9 +125,9 @@ fn what_cannot_be_honoured_is_refused_by_name() {
     assert_refused(vec![
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "run/agent",
                 "syscalls": [{"names": ["chown"], "action": "SCMP_ACT_NOTIFY"}]}),
-            "linux.seccomp: SCMP_ACT_NOTIFY is not supported: …",
+            "linux.seccomp.listenerPath: …",
         ),
         (
             "/linux/seccomp",

@@ -83,3 +83,36 @@ fn what_of_a_profile_cannot_be_honoured_is_told_by_its_name() {
     let error = under("", vec![("web", agent)], Some(without("mkdir"))).unwrap_err();
     assert!(error.contains("profile \"web\" has SCMP_ACT_NOTIFY"), "{error}");
 }
+
+#[test]
+fn an_agent_is_who_the_spec_names_and_its_filter_is_loaded_last() {
+    let mut own = without("chown");
+    own["syscalls"][0]["action"] = json!("SCMP_ACT_NOTIFY");
+    own["listenerPath"] = json!("/run/agent");
+    own["listenerMetadata"] = json!("for the agent");
+    let plan = under("", vec![("web", without("mkdir"))], Some(own.clone())).unwrap();
+    let (path, metadata) = ("/run/agent".into(), "for the agent".to_owned());
+    assert_eq!(plan.process.listener, Some(Listener::Agent { path, metadata }));
+    let listens: Vec<_> = plan.process.seccomp.iter().map(|filter| filter.uses_notify).collect();
+    assert_eq!(listens, [false, true]);
+    let recorded = "[seccomp]\nmode = 'record'\nrecord_to = '/var/lib/p'\n";
+    assert!(
+        under(recorded, vec![], Some(own))
+            .unwrap_err()
+            .contains("a process has one listener")
+    );
+}
+
+#[test]
+fn recording_is_for_who_the_node_gives_a_directory_and_no_filter_is_lost_by_it() {
+    let error = under("seccomp.mode = 'record'", vec![], None).unwrap_err();
+    assert!(error.contains("seccomp.record_to is empty"), "{error}");
+    let recorded = "[seccomp]\nmode = 'record'\nrecord_to = '/var/lib/p'\n";
+    let plan = under(recorded, vec![("web", without("mkdir"))], Some(without("rmdir"))).unwrap();
+    assert_eq!(plan.process.seccomp.len(), 3);
+    assert!(plan.process.seccomp[2].uses_notify);
+    let error = under(&format!("init = true\n{recorded}"), vec![], None).unwrap_err();
+    assert!(error.contains("init = true"), "{error}");
+    let error = under(recorded, vec![], Some(without("seccomp"))).unwrap_err();
+    assert!(error.contains("in all while recording"), "{error}");
+}
