@@ -1,6 +1,7 @@
 //! The OCI spec that containers of the tests start from: what `ctr run` gives an ordinary container, without a seccomp
 //! profile and LSM labels.
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 /// Capabilities of an ordinary container.
@@ -62,6 +63,12 @@ pub fn base(namespace: &str, id: &str) -> Value {
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
         },
     })
+}
+
+/// The seccomp profile that containerd gives pods whose profile is RuntimeDefault, and `ctr run --seccomp`.
+pub fn runtime_default() -> Result<Value> {
+    let text = include_str!("../../runtime-core/tests/seccomp/profiles/containerd.json");
+    serde_json::from_str(text).context("parse containerd's profile")
 }
 
 /// One entry of `mounts`.

@@ -231,17 +231,13 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
             results.push((kind_suite::NAME, kind_suite::run(&tools, &args.filter).await?));
         }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
-            if suite.name == gvisor::NAME {
-                if choice.runtimes.contains(&Runtime::Nucleus) {
-                    results.push((suite.name, gvisor::run(behaviours(suite), &choice, &tools).await?));
-                }
-                continue;
-            }
-            if suite.name == software::NAME {
-                results.push((suite.name, software::run(behaviours(suite), &choice, &tools).await?));
-                continue;
-            }
-            results.push((suite.name, harness::run(behaviours(suite), &choice, &tools).await?));
+            let tally = match suite.name {
+                gvisor::NAME if !choice.runtimes.contains(&Runtime::Nucleus) => continue,
+                gvisor::NAME => gvisor::run(behaviours(suite), &choice, &tools).await?,
+                software::NAME => software::run(behaviours(suite), &choice, &tools).await?,
+                _ => harness::run(behaviours(suite), &choice, &tools).await?,
+            };
+            results.push((suite.name, tally));
             if suite.name == hardening::NAME {
                 println!("{}", hardening::summary());
             }

@@ -36,7 +36,7 @@ const DOORS: [&str; 3] = [
 /// Without a seccomp profile; what calls are left with containerd's default one is added.
 async fn look(c: &Ctx, options: &str) -> Result<Value> {
     let mut facts = look_with(c, options, None).await?;
-    let profile = super::syscalls::runtime_default();
+    let profile = crate::spec::runtime_default()?;
     facts["the same, RuntimeDefault"] = look_with(c, options, Some(profile)).await?["system calls"].take();
     Ok(facts)
 }

@@ -14,12 +14,6 @@ use crate::task::policy::{annotated, handler};
 const DIFFERS: &str = "runc has no filters of its own";
 const EPERM: i64 = 1;
 
-/// What containerd gives pods whose seccomp profile is RuntimeDefault.
-pub fn runtime_default() -> Value {
-    let text = include_str!("../../../runtime-core/tests/seccomp/profiles/containerd.json");
-    serde_json::from_str(text).unwrap_or_default()
-}
-
 /// The answers of `probe calls`, by the names of the calls.
 fn answers(output: &Value) -> Vec<(&str, i64)> {
     let all = output.as_object().into_iter().flatten();

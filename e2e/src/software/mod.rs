@@ -10,8 +10,8 @@ mod system;
 
 use std::rc::Rc;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
+use serde_json::json;
 
 use crate::container::Builder;
 use crate::containerd::Version;
@@ -22,9 +22,6 @@ use crate::spec::{self, mount};
 
 /// The suite's name.
 pub const NAME: &str = "software";
-
-/// What containerd allows a pod by default, as its CRI service and `ctr run --seccomp` write it.
-const SECCOMP: &str = include_str!("../../../runtime-core/tests/seccomp/profiles/containerd.json");
 
 /// Bytes that a container may have: a JVM sizes itself by it.
 const MEMORY: u64 = 512 << 20;
@@ -70,7 +67,7 @@ pub async fn run(behaviours: Vec<Behaviour>, choice: &Choice, tools: &Rc<Tools>)
 
 /// A container of Debian's software, as an ordinary pod's.
 fn debian(c: &Ctx) -> Result<Builder<'_>> {
-    let seccomp: Value = serde_json::from_str(SECCOMP).context("parse containerd's profile")?;
+    let seccomp = spec::runtime_default()?;
     let container = c.container().root_over(&image::root())?;
     Ok(container.spec(|spec| {
         spec["linux"]["seccomp"] = seccomp;

@@ -116,6 +116,7 @@ impl Container {
         )
         .map_err(hook_error)
         .inspect_err(|_| {
+            // It may have ended by itself; the hook's error is the one to be told.
             let _ = self.init.signal(libc::SIGKILL);
         })
     }

@@ -96,6 +96,7 @@ impl Container {
             }
             Err(error) => {
                 attempt.undo();
+                // The error to be told is the first one.
                 let hooks = &plan.container.hooks.poststop;
                 let _ = poststop(hooks, &plan.bundle, || state_of(&plan.container, "stopped", 0));
                 let _ = Record::remove(&plan.bundle);
@@ -189,6 +190,7 @@ impl Attempt<'_> {
         let console = match listener {
             Some((listener, path)) => {
                 let master = accept(&listener)?;
+                // The whole directory goes with the container.
                 let _ = std::fs::remove_file(path);
                 if let Some((rows, columns)) = plan.process.console_size {
                     resize(&master, rows, columns)?;

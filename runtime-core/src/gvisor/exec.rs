@@ -174,6 +174,7 @@ impl Container {
                 };
             }
             if started.elapsed() > EXEC_LIMIT {
+                // What is told is that it was too slow, however it ends now.
                 let _ = running.process.signal(libc::SIGKILL);
                 let _ = running.process.wait();
                 break Err(Error::Slow {
@@ -184,6 +185,7 @@ impl Container {
             std::thread::sleep(Duration::from_millis(2));
         };
         for path in [&description, &pid_file] {
+            // The whole directory goes with the container.
             let _ = std::fs::remove_file(path);
         }
         outcome?;
