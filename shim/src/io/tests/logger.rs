@@ -1,16 +1,23 @@
-use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use super::*;
 
 /// Makes a logging program out of a shell script.
+///
+/// Another process writes it: a child that a test beside this one forks would inherit our own writer for a moment, and
+/// until its exec nobody could execute the script (ETXTBSY).
 fn program(client: &Client, script: &str) -> String {
     let path = client.path("logger");
-    std::fs::write(
-        &path,
-        format!("#!/bin/sh\ncd {}\n{script}\n", client.dir.path().display()),
-    )
-    .unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin", &path])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let script = format!("#!/bin/sh\ncd {}\n{script}\n", client.dir.path().display());
+    let mut stdin = install.stdin.take().unwrap();
+    stdin.write_all(script.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(install.wait().unwrap().success());
     format!("binary://{path}")
 }
 
