@@ -15,6 +15,7 @@ use crate::context::{Ctx, Runtime, Worker};
 use crate::image;
 use crate::leaks;
 use crate::prepare::Tools;
+use crate::second_try;
 
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
@@ -260,10 +261,16 @@ async fn try_one(behaviour: &Rc<Behaviour>, runtime: Runtime, version: Version, 
     let begun = Instant::now();
     let mut outcome = once(behaviour, runtime, version, worker).await;
     // runc is the yardstick, not what is tested: it shows that a behaviour can be had. Its own races are no failure of ours,
-    // and are said aloud. nucleus has one try.
-    if let (Runtime::Runc, Err(error)) = (runtime, &outcome) {
-        println!("again {title} ({place})\n{}", indented(&format!("{error:#}")));
-        outcome = once(behaviour, runtime, version, worker).await;
+    // and are said aloud. Of ours a few a run are tried again.
+    if let Err(error) = &outcome {
+        let error = indented(&format!("{error:#}"));
+        let again = format!("{title} ({place})");
+        if runtime == Runtime::Runc {
+            println!("again {again}\n{error}");
+            outcome = once(behaviour, runtime, version, worker).await;
+        } else if second_try::grant(&again, &error) {
+            outcome = once(behaviour, runtime, version, worker).await;
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     match outcome {

@@ -25,6 +25,7 @@ mod node_suite;
 mod prepare;
 mod processes;
 mod pty;
+mod second_try;
 mod shim_process;
 mod software;
 mod spec;

@@ -10,8 +10,8 @@ use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
 use crate::{
-    chart_suite, churn, client_suite, cri, gvisor, hardening, harness, kind_suite, node_suite, prepare, software, task,
-    unit,
+    chart_suite, churn, client_suite, cri, gvisor, hardening, harness, kind_suite, node_suite, prepare, second_try,
+    software, task, unit,
 };
 
 /// What is tested, on what.
@@ -245,6 +245,9 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     }
     let mut total = Tally::default();
     println!();
+    if let Some(names) = second_try::summary() {
+        println!("{names}");
+    }
     for (name, tally) in results {
         println!("{name}: {tally}");
         total.add(tally);

@@ -19,6 +19,7 @@ use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{self, Behaviour, Choice, Registry, Tally};
 use crate::prepare::Tools;
+use crate::second_try;
 use crate::task;
 
 /// The suite's name.
@@ -188,6 +189,9 @@ pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
     };
     println!("driver: {driver}");
     let tally = harness::run(all(), &choice, &tools).await?;
+    if let Some(names) = second_try::summary() {
+        println!("{names}");
+    }
     println!("{tally}");
     Ok(ExitCode::SUCCESS)
 }

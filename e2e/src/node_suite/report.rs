@@ -9,7 +9,7 @@ pub const END: &str = "node: all tried";
 #[derive(Debug, Default)]
 pub struct Report {
     tally: Tally,
-    /// A failure is shown with what is indented below it.
+    /// A failure is shown with what is indented below it, and so is one that has a second try.
     in_failure: bool,
     driver: String,
     ended: bool,
@@ -32,11 +32,15 @@ impl Report {
             self.ended = true;
             return None;
         }
-        let (word, rest) = line.split_once("  ").unwrap_or(("", line));
+        let (word, rest) = line.split_once(' ').unwrap_or(("", line));
         let count = match word {
             "ok" => &mut self.tally.passed,
             "skip" => &mut self.tally.skipped,
             "FAIL" => &mut self.tally.failed,
+            "again" | "note" => {
+                self.in_failure = word == "again";
+                return Some(format!("{word:<6}node/{}: {}", self.driver, rest.trim_start()));
+            }
             _ => {
                 self.last.push(line.to_owned());
                 if self.last.len() > 20 {
@@ -89,6 +93,9 @@ mod tests {
             "ok    pause/a (runc, 1.6.20) 1.00 s",
             "FAIL  pause/b (nucleus, 1.6.20) 2.00 s",
             "      because",
+            "again pause/d (nucleus, 1.6.20)",
+            "      busy",
+            "ok    pause/d (nucleus, 1.6.20) 3.00 s",
             "skip  pause/c (runc, 1.6.20): reason",
             "1 passed, 1 failed, 1 skipped",
             END,
@@ -99,11 +106,14 @@ mod tests {
                 "ok    node/systemd: pause/a (runc, 1.6.20) 1.00 s",
                 "FAIL  node/systemd: pause/b (nucleus, 1.6.20) 2.00 s",
                 "      because",
+                "again node/systemd: pause/d (nucleus, 1.6.20)",
+                "      busy",
+                "ok    node/systemd: pause/d (nucleus, 1.6.20) 3.00 s",
                 "skip  node/systemd: pause/c (runc, 1.6.20): reason",
             ]
         );
         let tally = report.tally(None, "");
-        assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 1));
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 1));
     }
 
     #[test]
