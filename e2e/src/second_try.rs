@@ -40,7 +40,9 @@ mod tests {
     #[test]
     fn only_a_few_tests_are_tried_again_and_they_are_named() {
         assert_eq!(summary(), None);
-        let granted = (0..MOST + 2).filter(|number| grant(&format!("t{number}"), "why")).count();
+        let granted = (0..MOST + 2)
+            .filter(|number| grant(&format!("t{number}"), "why"))
+            .count();
         assert_eq!(granted, MOST);
         assert_eq!(summary().unwrap(), "note  tried a second time: t0; t1; t2; t3");
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::containerd::Version;
 use crate::context::Runtime;
 use crate::harness::{Behaviour, Choice, Registry, Tally};
+use crate::prepare::go_tools::{self, Group};
 use crate::{
     chart_suite, churn, client_suite, cri, gvisor, hardening, harness, kind_suite, node_suite, prepare, second_try,
     software, task, unit,
@@ -196,18 +197,44 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Builds programs that later suites need where the earlier ones leave processors idle. A build that fails is made again, and
+/// its failure told, by the suite that needs it.
+fn build_ahead(groups: &[(bool, &'static Group)]) {
+    let wanted: Vec<&Group> = groups
+        .iter()
+        .filter(|(is_wanted, _)| *is_wanted)
+        .map(|(_, group)| *group)
+        .collect();
+    tokio::task::spawn_local(async move {
+        for group in wanted {
+            if let Err(error) = group.build_ahead().await {
+                eprintln!("prepare: {}: {error:#}", group.name);
+            }
+        }
+    });
+}
+
 /// Runs the chosen suites.
 pub async fn test(args: TestArgs) -> Result<ExitCode> {
     args.check()?;
     let choice = args.choice();
     let mut results: Vec<(&str, Tally)> = Vec::new();
-    if args.wants(UNIT) && choice.filter.is_empty() {
-        results.push((UNIT, unit::run().await?));
-    }
     let with = |suite: &str| args.wants_foreign(suite);
     let (with_client, with_cri, with_chart) = (with(client_suite::NAME), with(cri::NAME), with(chart_suite::NAME));
     let with_node = args.wants_node();
     let with_kind = args.wants_kind();
+    let with_gvisor = args.wants(gvisor::NAME) && choice.runtimes.contains(&Runtime::Nucleus);
+    build_ahead(&[
+        (with_cri || with_kind, &go_tools::CRI),
+        (with_chart, &go_tools::HELM),
+        (with_gvisor, &go_tools::GVISOR),
+        (with_kind, &go_tools::KUBERNETES),
+        (with_kind, &go_tools::ETCD),
+        (with_kind, &go_tools::KIND),
+    ]);
+    if args.wants(UNIT) && choice.filter.is_empty() {
+        results.push((UNIT, unit::run().await?));
+    }
     let others = with_client || with_cri || with_chart || with_node || with_kind;
     if others || SUITES.iter().any(|suite| args.wants(suite.name)) {
         let tools = Rc::new(prepare::prepare(&args.prepare).await?);
@@ -219,20 +246,13 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
             let tally = cri::run(&tools, &choice.runtimes, &choice.versions, &args.filter).await?;
             results.push((cri::NAME, tally));
         }
-        if with_node {
-            let tally = node_suite::run(&tools, &choice.runtimes, &args.filter).await;
-            results.push((node_suite::NAME, tally));
-        }
         if with_chart {
             let tally = chart_suite::run(&tools, &choice.versions, &args.filter).await?;
             results.push((chart_suite::NAME, tally));
         }
-        if with_kind {
-            results.push((kind_suite::NAME, kind_suite::run(&tools, &args.filter).await?));
-        }
         for suite in SUITES.iter().filter(|suite| args.wants(suite.name)) {
             let tally = match suite.name {
-                gvisor::NAME if !choice.runtimes.contains(&Runtime::Nucleus) => continue,
+                gvisor::NAME if !with_gvisor => continue,
                 gvisor::NAME => gvisor::run(behaviours(suite), &choice, &tools).await?,
                 software::NAME => software::run(behaviours(suite), &choice, &tools).await?,
                 _ => harness::run(behaviours(suite), &choice, &tools).await?,
@@ -241,6 +261,14 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
             if suite.name == hardening::NAME {
                 println!("{}", hardening::summary());
             }
+        }
+        // Last: what they need takes longest, and is built while the others wait.
+        if with_node {
+            let tally = node_suite::run(&tools, &choice.runtimes, &args.filter).await;
+            results.push((node_suite::NAME, tally));
+        }
+        if with_kind {
+            results.push((kind_suite::NAME, kind_suite::run(&tools, &args.filter).await?));
         }
     }
     let mut total = Tally::default();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use tokio::process::Command;
 use super::{Setting, home, make_directory, node_image, text, write};
 use crate::cri::network::Plugins;
 use crate::harness::Tally;
-use crate::prepare::{Tools, go_tools, packages};
+use crate::prepare::{Tools, go_tools, lock, packages};
 
 /// dockerd and what it is linked with, where that is not installed.
 const PACKAGES: [&str; 5] = ["docker.io", "libdevmapper1.02.1", "libsystemd0", "libudev1", "tini"];
@@ -32,7 +31,7 @@ struct Host {
 pub async fn run(tools: &Tools, filter: &[String]) -> Result<Tally> {
     make_directory(&home())?;
     // dockerd's data are for one at a time.
-    let _lock = lock(&home().join("lock")).await?;
+    let _lock = lock::exclusive(&home().join("lock")).await?;
     let host = match prepare(tools).await {
         Ok(host) => host,
         Err(error) => {
@@ -137,15 +136,6 @@ async fn apart(setting: &Path) -> Result<()> {
         child.kill().await.context("end what hangs")?;
     }
     Ok(())
-}
-
-async fn lock(file: &Path) -> Result<OwnedFd> {
-    let lock = fs::File::create(file).with_context(|| format!("open {}", text(file)))?;
-    let lock = OwnedFd::from(lock);
-    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    Ok(lock)
 }
 
 /// The network namespace of this process.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
-use super::{root, step, target};
+use super::{lock, root, step, target};
 
 /// A go.mod below `e2e/tools`, and what is built from it.
 pub struct Group {
@@ -85,9 +85,26 @@ pub const CRI: Group = Group {
     tests: &[("critest", "sigs.k8s.io/cri-tools/cmd/critest")],
 };
 
+/// How much a build may be in the way of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Priority {
+    Normal,
+    /// Where nothing else wants a processor (sched(7), SCHED_IDLE).
+    Idle,
+}
+
 impl Group {
     /// A directory with all of it, built unless that was done before.
     pub async fn build(&self) -> Result<PathBuf> {
+        self.build_with(Priority::Normal).await
+    }
+
+    /// Builds it for later, while tests that wait leave processors idle.
+    pub async fn build_ahead(&self) -> Result<PathBuf> {
+        self.build_with(Priority::Idle).await
+    }
+
+    async fn build_with(&self, priority: Priority) -> Result<PathBuf> {
         let module = root().join("e2e/tools").join(self.name);
         let directory = target()
             .join("tools")
@@ -95,25 +112,29 @@ impl Group {
         if directory.exists() {
             return Ok(directory);
         }
+        let tools = target().join("tools");
+        std::fs::create_dir_all(&tools).with_context(|| format!("make {}", tools.display()))?;
+        // One build at a time, whoever asks: the next one finds it done.
+        let _lock = lock::exclusive(&directory.with_extension("lock")).await?;
+        if directory.exists() {
+            return Ok(directory);
+        }
         let staging = directory.with_extension(format!("tmp{}", std::process::id()));
         std::fs::create_dir_all(&staging).with_context(|| format!("make {}", staging.display()))?;
-        let mut build = self.go(&module, "build");
+        let mut build = self.go(&module, "build", priority);
         build.arg("-o").arg(format!("{}/", staging.display())).arg("tool");
         step(self.what, &mut build).await?;
         for (file, package) in self.tests {
-            let mut build = self.go(&module, "test");
+            let mut build = self.go(&module, "test", priority);
             build
                 .args(["-vet=off", "-c", "-o"])
                 .arg(staging.join(file))
                 .arg(package);
             step(&format!("build {file}"), &mut build).await?;
         }
-        // Complete or not there at all: another run may look at the same time.
-        if let Err(error) = std::fs::rename(&staging, &directory)
-            && !directory.exists()
-        {
-            return Err(error).with_context(|| format!("rename {} to {}", staging.display(), directory.display()));
-        }
+        // Complete or not there at all.
+        std::fs::rename(&staging, &directory)
+            .with_context(|| format!("rename {} to {}", staging.display(), directory.display()))?;
         Ok(directory)
     }
 
@@ -151,8 +172,20 @@ impl Group {
             .collect())
     }
 
-    pub(super) fn go(&self, module: &Path, verb: &str) -> Command {
-        let mut command = Command::new("go");
+    /// A command of the group's module, as its programs are built.
+    pub(super) fn command(&self, module: &Path, verb: &str) -> Command {
+        self.go(module, verb, Priority::Normal)
+    }
+
+    fn go(&self, module: &Path, verb: &str, priority: Priority) -> Command {
+        let mut command = match priority {
+            Priority::Normal => Command::new("go"),
+            Priority::Idle => {
+                let mut command = Command::new("chrt");
+                command.args(["--idle", "0", "go"]);
+                command
+            }
+        };
         command
             .args([
                 verb,

@@ -22,7 +22,7 @@ pub async fn build() -> Result<PathBuf> {
         return Ok(directory);
     }
     let module = root().join("e2e/tools").join(GVISOR.name);
-    let mut find = GVISOR.go(&module, "list");
+    let mut find = GVISOR.command(&module, "list");
     find.args(["-m", "-f", "{{.Dir}}", "gvisor.dev/gvisor"]);
     let sources = step("find gVisor's sources", &mut find).await?;
     let source = PathBuf::from(sources.trim()).join("pkg/shim/v1/service.go");
@@ -49,7 +49,7 @@ pub async fn build() -> Result<PathBuf> {
     let replace = format!("{text}\nreplace gvisor.dev/gvisor => {}\n", copy.display());
     std::fs::write(&file, replace).with_context(|| format!("write {}", file.display()))?;
     std::fs::copy(module.join("go.sum"), staging.join("go.sum")).context("copy gVisor's go.sum")?;
-    let mut build = GVISOR.go(&module, "build");
+    let mut build = GVISOR.command(&module, "build");
     build
         .arg(format!("-modfile={}", file.display()))
         .arg("-o")

@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod debian;
 pub mod go_tools;
 mod gvisor_shim;
+pub mod lock;
 pub mod packages;
 pub mod programs;
 
