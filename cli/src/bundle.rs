@@ -6,7 +6,7 @@ use runtime_core::bundle::{self, Bundle};
 use runtime_core::cgroup;
 use runtime_core::egress;
 use runtime_core::host;
-use runtime_core::plan::{self, Namespace, Plan};
+use runtime_core::plan::{self, Domain, Namespace, Plan};
 use runtime_core::policy::{self, Layer, toml};
 use runtime_core::security::seccomp::named;
 
@@ -24,6 +24,8 @@ pub enum Error {
     Node(#[from] policy::node::Error),
     #[error(transparent)]
     Policy(#[from] policy::Error),
+    #[error(transparent)]
+    PolicyFile(#[from] policy::profiles::Error),
     #[error(transparent)]
     Profile(#[from] named::Error),
     #[error("a container of {path:?} would be refused")]
@@ -54,7 +56,8 @@ pub fn explain(
     })?;
     let annotations = bundle.spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
-    let policy = policy::resolve(&node, &handler, annotations)?;
+    let mut policy = policy::resolve(&node, &handler, annotations)?;
+    policy::profiles::tighten(&mut policy)?;
     let request = plan::Request {
         id: "explained".into(),
         systemd: host::systemd_runs(),
@@ -141,14 +144,7 @@ fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
                 instructions => format!("filtered by {instructions} instructions"),
             },
         ),
-        (
-            "Landlock",
-            match domain {
-                None => "no domain".into(),
-                Some(domain) if domain.scope_abstract_sockets => "no mounting, no foreign abstract sockets".into(),
-                Some(_) => "no mounting".into(),
-            },
-        ),
+        ("Landlock", domain.map_or("no domain".to_owned(), landlock)),
         ("write or execute, not both", yes(process.deny_write_execute)),
         (
             "connections to outside",
@@ -168,6 +164,37 @@ fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
         ),
         ("namespaces of the host", of(|namespace| *namespace == Namespace::Host)),
     ]
+}
+
+/// What a domain takes away.
+fn landlock(domain: &Domain) -> String {
+    let or_nowhere = |list: String| if list.is_empty() { "nowhere".to_owned() } else { list };
+    let mut parts = vec!["no mounting".to_owned()];
+    if domain.scope_abstract_sockets {
+        parts.push("no foreign abstract sockets".to_owned());
+    }
+    if domain.scope_signals {
+        parts.push("no signals to outside".to_owned());
+    }
+    for (what, paths) in [
+        ("executes", &domain.execute),
+        ("reads", &domain.read),
+        ("writes", &domain.write),
+        ("writes", &domain.writable_mounts),
+        ("ioctls", &domain.ioctl),
+    ] {
+        let paths = paths.as_ref().map(|paths| or_nowhere(paths.join(", ")));
+        parts.extend(paths.map(|paths| format!("{what} in {paths}")));
+    }
+    for (what, ports) in [("listens at", &domain.tcp_bind), ("connects to", &domain.tcp_connect)] {
+        let text = |ports: &Vec<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let ports = ports.as_ref().map(|ports| or_nowhere(text(ports)));
+        parts.extend(ports.map(|ports| format!("{what} TCP ports {ports}")));
+    }
+    parts
+        .join("; ")
+        .replace("in nowhere", "nowhere")
+        .replace("TCP ports nowhere", "no TCP port")
 }
 
 #[cfg(test)]
@@ -209,6 +236,23 @@ mod tests {
         assert!(
             text.contains("the node's configuration") && text.contains("no domain"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_domain_is_told_by_what_it_takes_away() {
+        let domain = Domain {
+            scope_signals: true,
+            write: Some(vec!["/data".into(), "/tmp".into()]),
+            execute: Some(vec![]),
+            tcp_connect: Some(vec![]),
+            tcp_bind: Some(vec![80, 443]),
+            ..Domain::default()
+        };
+        assert_eq!(
+            landlock(&domain),
+            "no mounting; no signals to outside; executes nowhere; writes in /data, /tmp; listens at TCP ports 80, 443; \
+             connects to no TCP port"
         );
     }
 

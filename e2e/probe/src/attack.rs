@@ -146,6 +146,14 @@ pub fn serve(port: u16) -> ! {
     }
 }
 
+/// Listens at a port, over IPv4; says how that went.
+pub fn bind(port: u16) -> String {
+    match std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => "bound".to_owned(),
+        Err(error) => format!("refused: {error}"),
+    }
+}
+
 /// Connects to an address, or sends it a datagram and waits for the answer; says how that went.
 pub fn dial(protocol: &str, address: &str) -> String {
     let limit = std::time::Duration::from_secs(10);

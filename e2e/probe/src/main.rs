@@ -4,6 +4,7 @@
 mod actors;
 mod agent;
 mod attack;
+mod kernel;
 mod reach;
 mod syscalls;
 
@@ -28,6 +29,9 @@ usage: probe                 print what this process sees, as JSON
        probe wait            wait until killed
        probe connect SOCKET  connect to a Unix socket, a path or @NAME; print `connected`
        probe listen @NAME    listen at an abstract socket, print `ready`, wait
+       probe bind PORT       listen at that port of TCP; print `bound` or why not
+       probe ioctl DEVICE    ask a random device for its entropy; print `asked` or why not
+       probe trace PID       attach to a process, stop it and let it go on; print `traced` or why not
        probe serve PORT      answer on that port of TCP and UDP, print `ready`
        probe dial tcp|udp ADDRESS:PORT   try to reach it; print `answered` or why not
        probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
@@ -60,6 +64,12 @@ fn main() -> ExitCode {
         ["wait"] => wait(),
         ["connect", socket] => attack::connect(socket),
         ["listen", name] => attack::listen(name),
+        ["bind", port] => println!("{}", attack::bind(number(port).try_into().unwrap_or(u16::MAX))),
+        ["ioctl", device] => println!("{}", kernel::said("asked", kernel::ioctl(device))),
+        ["trace", pid] => println!(
+            "{}",
+            kernel::said("traced", kernel::trace(number(pid).try_into().unwrap_or(-1)))
+        ),
         ["serve", port] => attack::serve(number(port).try_into().unwrap_or(u16::MAX)),
         ["dial", protocol, address] => println!("{}", attack::dial(protocol, address)),
         ["overwrite", limit, name] => println!("{}", attack::overwrite(number(limit), name)),

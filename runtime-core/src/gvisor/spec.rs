@@ -118,6 +118,11 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
              in a network namespace that exists",
         ),
         (
+            "landlock.tier = \"strict\", or a rule of landlock.…",
+            container.domain.as_ref().is_some_and(|domain| domain.has_rules()),
+            "Landlock is the host kernel's, which a sentry's processes do not meet; use the native runtime",
+        ),
+        (
             "linux.namespaces: time",
             spaces.time != Namespace::Host,
             "the sentry has clocks of its own; use the native runtime",

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
 use super::{Error, is_new};
@@ -21,6 +21,15 @@ pub const MAX_VALUE: usize = 255;
 /// A detached mount of a new file system, with the mount's attributes set. tmpfs stays writable: what is mounted below it
 /// needs its mount points; see [`is_late_readonly`].
 pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
+    open_for(mount, None)
+}
+
+/// A detached mount of a new proc that shows `pid_namespace`, not its maker's own (Linux 6.17).
+pub fn open_proc(mount: &Mount, pid_namespace: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    open_for(mount, Some(pid_namespace))
+}
+
+fn open_for(mount: &Mount, pid_namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Error> {
     let MountSource::New { kind, source } = &mount.source else {
         return Err(Error::Filesystem {
             kind: "none".into(),
@@ -50,6 +59,9 @@ pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
     }
     for flag in &mount.superblock {
         option(flag, fsconfig_set_flag(context.as_fd(), flag.as_str()))?;
+    }
+    if let Some(namespace) = pid_namespace {
+        option("pidns", fsconfig_set_fd(context.as_fd(), "pidns", namespace))?;
     }
     let mut own_label = None;
     for text in &mount.data {

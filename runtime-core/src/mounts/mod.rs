@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Mount, MountSource};
 
 pub use filesystem::open as open_filesystem;
+pub use filesystem::open_proc;
 pub use filesystem::split_layers as overlay_layers;
+pub use paths::{existing, is_directory, unlinked};
 pub use tree::Tree;
 
 /// Why a mount or a node could not be made.

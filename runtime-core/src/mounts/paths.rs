@@ -105,6 +105,11 @@ pub fn existing(root: BorrowedFd<'_>, path: &str) -> io::Result<Option<OwnedFd>>
     }
 }
 
+/// What is at `path` below `root`; an error (ELOOP) where a symbolic link is on the way, or is it.
+pub fn unlinked(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    resolve(root, path, OFlags::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
 /// The real directory at `destination`, for proc and sysfs: a symlink on the way is refused (CVE-2019-19921).
 pub fn real_directory(root: BorrowedFd<'_>, destination: &str) -> Result<OwnedFd, Error> {
     let open = || resolve(root, destination, OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS);

@@ -56,8 +56,8 @@ pub enum Error {
     Egress(#[from] egress::Error),
     #[error("the shim has gone")]
     Alone,
-    #[error("entering the Landlock domain")]
-    Domain(#[source] io::Error),
+    #[error("the Landlock domain")]
+    Domain(#[from] domain::Error),
     #[error("the process that mounts was killed by signal {signal}")]
     Killed { signal: i32 },
     /// Init, or the process that mounts, failed, and told the shim itself.
@@ -74,8 +74,10 @@ pub struct Inside {
     pub join: Vec<OwnedFd>,
     /// The container's cgroup in the unified hierarchy, to be forked into.
     pub unified: Option<OwnedFd>,
-    /// The host's /proc, opened before any namespace was entered.
+    /// The host's /proc, opened before any namespace was entered; an instance of its own where the domain has rules for it.
     pub proc: OwnedFd,
+    /// The container's own are made already: init has none to make.
+    pub has_procs: bool,
     /// The container's cgroup namespace: given by path at first, then init's own.
     pub cgroup_namespace: Option<OwnedFd>,
 }
@@ -139,12 +141,7 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     let socket = process::inherited(PROCESS_FD).map_err(io("taking over init's socket"))?;
     let request = process::inherited(REQUEST_FD).map_err(io("taking over the request"))?;
     let Request { container, process } = wire::from_memfd(request).map_err(io("reading the holder's request"))?;
-    let proc = rustix::fs::open(
-        c"/proc",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|errno| io("opening /proc")(errno.into()))?;
+    let proc = open_proc(&container)?;
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
 
     let mut tree = Tree::open(&container, proc.as_fd())?;
@@ -174,6 +171,7 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
         join,
         unified,
         proc,
+        has_procs: false,
         cgroup_namespace,
     };
     let root = tree
@@ -188,13 +186,25 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
         control,
         inside.proc.as_fd(),
     )?;
-    if let Some(domain) = &inside.container.domain {
-        domain::enter(domain, &root).map_err(Error::Domain)?;
-    }
-    drop(root);
     if inside.container.namespaces.pid == Namespace::New {
         namespace::unshare(libc::CLONE_NEWPID).map_err(io("unsharing the PID namespace"))?;
     }
+    let mut procs = Vec::new();
+    if let Some(domain) = &inside.container.domain {
+        if domain.is_about_contents()
+            && let Some(made) = domain::make_procs(&inside.container)?
+        {
+            procs = made;
+            inside.has_procs = true;
+        }
+        let around = domain::Surroundings {
+            root: root.as_fd(),
+            procs: &procs,
+            own_proc: inside.proc.as_fd(),
+        };
+        domain::enter(domain, &inside.container, &around)?;
+    }
+    drop(root);
     let (pid, pidfd) = match fork_sibling(inside.unified.as_ref()).map_err(io("forking init"))? {
         Fork::Child => {
             drop(ours);
@@ -221,7 +231,10 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     inside.cgroup_namespace = instances
         .next()
         .filter(|_| inside.container.namespaces.cgroup != Namespace::Host);
-    let procs: Vec<_> = instances.collect();
+    let procs: Vec<_> = match inside.has_procs {
+        true => procs.into_iter().map(|(_, fd)| fd).collect(),
+        false => instances.collect(),
+    };
     late.finish(pid, &procs.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
     drop(procs);
     // The root moved along; the working directory is still the shim's, of the host.
@@ -230,6 +243,25 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     drop((ours, process, hierarchies));
     inside.container.mounts = Vec::new();
     serve(control, &inside)
+}
+
+/// The proc that the holder, and whom it forks, find themselves in. Where the domain has rules about what is read and written,
+/// it is a new one, which the container cannot have among its mounts: the rule that lets processes set their own limits and
+/// labels in it gives nothing else away.
+fn open_proc(container: &plan::Container) -> Result<OwnedFd, Error> {
+    if container.domain.as_ref().is_some_and(plan::Domain::is_about_contents) {
+        let mount = plan::Mount {
+            destination: "the holder's /proc".into(),
+            source: plan::MountSource::New {
+                kind: "proc".into(),
+                source: "proc".into(),
+            },
+            ..plan::Mount::default()
+        };
+        return Ok(mounts::open_filesystem(&mount)?);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/proc", flags, Mode::empty()).map_err(|errno| io("opening /proc")(errno.into()))
 }
 
 /// Forks what the shim asks for, until the shim is gone.

@@ -56,13 +56,13 @@ fn init(
         Namespace::New => namespace::unshare(libc::CLONE_NEWCGROUP).map_err(io("unsharing the cgroup namespace"))?,
         Namespace::Path(_) | Namespace::Host => inside.enter_cgroup_namespace()?,
     }
-    // A process must be in the PID namespace to make the proc that shows it; the holder is not.
+    // A process must be in the PID namespace to make the proc that shows it, before Linux 6.17; the holder is not.
     let mut instances = vec![inside.open_own_cgroup_namespace()?];
     for mount in inside
         .container
         .mounts
         .iter()
-        .filter(|mount| crate::mounts::is_proc(mount))
+        .filter(|mount| !inside.has_procs && crate::mounts::is_proc(mount))
     {
         instances.push(crate::mounts::open_filesystem(mount)?);
     }

@@ -1,7 +1,10 @@
 //! From what the layers say to what holds.
 
+use std::borrow::Cow;
+
+use super::landlock::Ports;
 use super::settings::{Layer, Policy};
-use super::values::{Given, Mode, Value};
+use super::values::{Given, Mode, Tier, Value};
 use super::{Decided, Error, Origin, toml};
 
 /// What a pod's annotations start with that are meant for us.
@@ -25,7 +28,19 @@ pub fn resolve<'a>(
             pod.set(&"annotations", name, Given::Annotation(value))?;
         }
     }
-    Policy::of(node, handler, &pod)
+    let (mut node, mut handler) = (Cow::Borrowed(node), Cow::Borrowed(handler));
+    if node.landlock_tcp_connect.is_none() && handler.landlock_tcp_connect.is_none() {
+        // With the tier `strict` comes a list of ports, of whoever demands the tier: a pod cannot loosen it, as it could a default.
+        match (handler.landlock_tier, node.landlock_tier) {
+            (Some(Tier::Strict), _) => handler.to_mut().landlock_tcp_connect = Some(Ports::NONE),
+            (None, Some(Tier::Strict)) => node.to_mut().landlock_tcp_connect = Some(Ports::NONE),
+            _ if pod.landlock_tier == Some(Tier::Strict) => {
+                pod.landlock_tcp_connect.get_or_insert(Ports::NONE);
+            }
+            _ => {}
+        }
+    }
+    Policy::of(&node, &handler, &pod)
 }
 
 impl Layer {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::Audit;
 use super::egress::Egress;
+use super::landlock::{Ports, Scopes, Trees};
 use super::pins::{Directory, Pins};
 use super::program::{Digest, Paths};
 use super::resolve::decide;
@@ -97,6 +98,16 @@ macro_rules! settings {
                 })
             }
 
+            /// Tightens each setting that `layer` has to what it allows too; where that is less, `by` decided it.
+            pub(super) fn tighten(&mut self, layer: &Layer, by: super::Origin) {
+                $(if let Some(value) = &layer.$field {
+                    let value = self.$field.value.stricter(value);
+                    if value != self.$field.value {
+                        self.$field = Decided { value, from: by };
+                    }
+                })+
+            }
+
             /// Whether no setting allows what `other` forbids.
             pub fn is_as_strict_as(&self, other: &Self) -> bool {
                 true $(&& self.$field.value.is_as_strict_as(&other.$field.value))+
@@ -127,8 +138,8 @@ fn runsc_paths() -> Paths {
     Paths(vec!["/usr/local/bin/runsc".into(), "/usr/bin/runsc".into()])
 }
 
-fn seccomp_directory() -> Directory {
-    Directory("/etc/nucleus/seccomp".into())
+fn directory(table: &str) -> Directory {
+    Directory(format!("/etc/nucleus/{table}"))
 }
 
 settings! {
@@ -161,6 +172,16 @@ settings! {
     /// the bounding set too; exec'd processes are cut the same way.
     "capabilities.allow" capabilities: CapabilityLimit, CapabilityLimit::Unlimited, PRODUCTION_CAPABILITIES, true;
 
+    /// Policy files of capabilities: each name is a file of `capabilities.directory`, `<name>.toml`, that `capabilities.pinned` has the
+    /// digest of. It says what `capabilities.allow` could (`allow = ["CAP_CHOWN"]`), and cuts what else is allowed.
+    "capabilities.profile" capabilities_profile: Names, Names::default(), Names::default(), true;
+
+    /// Where the files of `capabilities.profile` are. Each has to be root's and writable by nobody else, and no symbolic link.
+    "capabilities.directory" capabilities_directory: Directory, directory("capabilities"), directory("capabilities"), false;
+
+    /// The files that `capabilities.profile` may name, each with its content's SHA-256: `["web=sha256:…"]`.
+    "capabilities.pinned" capabilities_pinned: Pins, Pins::default(), Pins::default(), false;
+
     /// What Landlock denies init and every exec'd process. `baseline`: mounting, moving and remounting, also in a user
     /// namespace of the workload's own; tracing what is outside the container; and, on the host's network, the host's abstract
     /// sockets. A container gets no domain where its spec asks for what any would deny it (CAP_SYS_ADMIN, shared mount
@@ -170,7 +191,59 @@ settings! {
     /// `hardened`: the domain is there in any case, or the container is refused; abstract sockets made outside the container
     /// are out of reach on any network; and what the workload can write to beside its root file system (every tmpfs, writable
     /// volumes), as well as Secret volumes, is mounted noexec.
+    ///
+    /// `strict`: all of that, and on top of it, by Landlock (ABI 6, Linux 6.12, or the container is refused): no TCP connection is
+    /// made but to the ports of `landlock.tcp_connect`, none where nobody set it, over loopback either; every port can be listened
+    /// at, unless `landlock.tcp_bind` says which; the devices that the container was given take ioctls, and no others; with a
+    /// read-only root, nothing is written to but the mounts that are writable; and no signal leaves a PID namespace of the
+    /// container's own.
+    ///
+    /// The settings `landlock.…` below add rules to any tier but `none`; a container that can have no domain is refused then.
     "landlock.tier" landlock_tier: Tier, Tier::Baseline, Tier::Hardened, true;
+
+    /// Where files can be opened for reading, and directories listed. What is executed has to be readable too. The container's own
+    /// devices and terminals always are.
+    ///
+    /// Paths are the container's, with all its mounts, and have to be there. A symbolic link among them is refused, unless the list
+    /// covers where it leads: what a link of the image's means is not the node's choice. A rule holds for all that is below its path,
+    /// volumes too. `/proc` can be named, nothing in it; that takes Linux 6.17 (on older kernels nothing of it is allowed where `/`
+    /// is not). Hooks of the kind startContainer are held to it too. A pod's list has to be covered by the list that it tightens.
+    "landlock.read" landlock_read: Trees, Trees::Any, Trees::Any, true;
+
+    /// Where files can be written to, cut, made, removed, linked and renamed (ABI 3, Linux 6.2). Paths are as for `landlock.read`;
+    /// a file among them can be written to, and loses its rule when another one is renamed to its name.
+    "landlock.write" landlock_write: Trees, Trees::Any, Trees::Any, true;
+
+    /// Where programs can be executed, and interpreters: a dynamic program needs its loader among them, `/lib64` for one. Code that a
+    /// loader maps, or a script that is given to a shell, is not executed in that sense: noexec mounts stop the former. Paths are as
+    /// for `landlock.read`.
+    "landlock.execute" landlock_execute: Trees, Trees::Any, Trees::Any, true;
+
+    /// The TCP ports that can be listened at (ABI 4, Linux 6.7); 0 is for those that the kernel chooses.
+    "landlock.tcp_bind" landlock_tcp_bind: Ports, Ports::Any, Ports::Any, true;
+
+    /// The TCP ports that can be connected to, at any address, loopback too (ABI 4, Linux 6.7). UDP is not held back: see `egress`.
+    /// Where the tier is `strict`, nothing set means none.
+    "landlock.tcp_connect" landlock_tcp_connect: Ports, Ports::Any, Ports::Any, true;
+
+    /// Which of the devices that the container was given, the usual ones and those of its spec, take ioctls (ABI 5, Linux 6.10): those
+    /// at these paths or below them, and terminals. Other devices take none then.
+    "landlock.ioctl" landlock_ioctl: Trees, Trees::Any, Trees::Any, true;
+
+    /// What does not leave the container's processes (ABI 6, Linux 6.12): connections to abstract sockets that were made outside, and
+    /// signals. `signal` is refused for containers that share a PID namespace: their pod's processes signal each other.
+    "landlock.scope" landlock_scope: Scopes, Scopes::default(), Scopes::default(), true;
+
+    /// Policy files of Landlock: each name is a file of `landlock.directory`, `<name>.toml`, that `landlock.pinned` has the digest of. It
+    /// says what the settings `landlock.…` above could, without the table's name (`tier = "strict"`, `write = ["/data"]`), and holds
+    /// beside them: what either denies is denied.
+    "landlock.profile" landlock_profile: Names, Names::default(), Names::default(), true;
+
+    /// Where the files of `landlock.profile` are. Each has to be root's and writable by nobody else, and no symbolic link.
+    "landlock.directory" landlock_directory: Directory, directory("landlock"), directory("landlock"), false;
+
+    /// The files that `landlock.profile` may name, each with its content's SHA-256: `["web=sha256:…"]`.
+    "landlock.pinned" landlock_pinned: Pins, Pins::default(), Pins::default(), false;
 
     /// Filters of system calls that hold beside the one of the container's spec: what any of them denies is denied, for init and
     /// for exec'd processes. `strict` is built in: what servers and tools need of their machine's own architecture, without
@@ -179,7 +252,7 @@ settings! {
     "seccomp.profile" seccomp_profile: Names, Names::default(), Names::default(), true;
 
     /// Where the files of `seccomp.profile` are. Each has to be root's and writable by nobody else, and no symbolic link.
-    "seccomp.directory" seccomp_directory: Directory, seccomp_directory(), seccomp_directory(), false;
+    "seccomp.directory" seccomp_directory: Directory, directory("seccomp"), directory("seccomp"), false;
 
     /// The profiles that `seccomp.profile` may name, each with its content's SHA-256: `["web=sha256:…"]`.
     "seccomp.pinned" seccomp_pinned: Pins, Pins::default(), Pins::default(), false;

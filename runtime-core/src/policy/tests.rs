@@ -90,6 +90,34 @@ fn a_pod_that_asks_for_production_gets_its_defaults_without_losing_the_node_s_de
 }
 
 #[test]
+fn the_strict_tier_brings_a_list_of_ports_of_whoever_demands_it() {
+    let ports = |node: &str, handler: &str, annotations: &[(&str, &str)]| {
+        let (node, handler) = (super::tests::node(node), super::tests::node(handler));
+        let annotations = annotations.iter().copied();
+        resolve(&node, &handler, annotations)
+            .map(|policy| policy.landlock_tcp_connect)
+            .map(|ports| (ports.value.to_string(), ports.from))
+            .map_err(|error| error.to_string())
+    };
+    let (strict, listed) = ("landlock.tier = 'strict'", "landlock.tcp_connect = ['5432']");
+    let tier = ("nucleus.dev/landlock.tier", "strict");
+    let asked = ("nucleus.dev/landlock.tcp_connect", "5432");
+    let (none, one, any) = ("[]".to_owned(), r#"["5432"]"#.to_owned(), "\"any\"".to_owned());
+    assert_eq!(ports(strict, "", &[]), Ok((none.clone(), Origin::Node)));
+    assert_eq!(ports("", strict, &[]), Ok((none.clone(), Origin::Handler)));
+    assert_eq!(ports("", "", &[tier]), Ok((none, Origin::Pod)));
+    assert_eq!(ports("", "", &[tier, asked]), Ok((one.clone(), Origin::Pod)));
+    assert_eq!(ports(listed, strict, &[]), Ok((one.clone(), Origin::Node)));
+    assert_eq!(ports(listed, "", &[tier]), Ok((one, Origin::Node)));
+    assert_eq!(
+        ports(strict, "landlock.tier = 'hardened'", &[]),
+        Ok((any, Origin::Default))
+    );
+    let error = ports(strict, "", &[asked]).unwrap_err();
+    assert!(error.contains("[] is demanded by the node's configuration"), "{error}");
+}
+
+#[test]
 fn an_annotation_that_is_unknown_malformed_or_not_for_pods_is_refused() {
     let silent = Layer::default();
     assert_eq!(
@@ -171,7 +199,7 @@ fn every_setting_is_documented_as_it_is() {
 
 #[test]
 fn whatever_node_and_handler_say_no_pod_gets_less() {
-    const SAID: [(&str, &str, &str); 14] = [
+    const SAID: [(&str, &str, &str); 18] = [
         ("mode", "'agent'", "agent"),
         ("mode", "'production'", "production"),
         ("no_new_privs", "true", "true"),
@@ -185,6 +213,10 @@ fn whatever_node_and_handler_say_no_pod_gets_less() {
         ),
         ("landlock.tier", "'none'", "none"),
         ("landlock.tier", "'hardened'", "hardened"),
+        ("landlock.tier", "'strict'", "strict"),
+        ("landlock.tcp_connect", "['443', '5432']", "443"),
+        ("landlock.write", "['/data']", "/data/a"),
+        ("landlock.scope", "['signal']", "signal"),
         ("host_paths", "'allow'", "allow"),
         ("require.lsm", "['a', 'b']", "a,b"),
         ("require.lsm", "[]", ""),

@@ -136,13 +136,15 @@ choice! {
 
 choice! {
     /// What of Landlock a container gets.
-    Tier: "\"none\", \"baseline\" or \"hardened\"",
+    Tier: "\"none\", \"baseline\", \"hardened\" or \"strict\"",
     /// No domain.
     None = "none",
     /// No change of the mount table, where the host has it and the container's spec does not ask for what it denies.
     Baseline = "baseline",
     /// A domain in any case, and nothing to execute in what the workload can write to but its image.
-    Hardened = "hardened"
+    Hardened = "hardened",
+    /// Nor TCP connections, ioctls, writing or signals beyond what the container was given for them.
+    Strict = "strict"
 }
 
 choice! {

@@ -1,7 +1,7 @@
 //! Making and entering namespaces.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// unshare(2).
 pub fn unshare(flags: libc::c_int) -> io::Result<()> {
@@ -13,6 +13,21 @@ pub fn unshare(flags: libc::c_int) -> io::Result<()> {
 pub fn enter(fd: impl AsFd, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: a live fd; the call changes what later system calls see, no memory.
     super::check(unsafe { libc::setns(fd.as_fd().as_raw_fd(), kind) }.into()).map(drop)
+}
+
+/// The PID namespace that this process' next child will be in, also where nobody is in it yet (pidfs, Linux 6.11).
+///
+/// # Errors
+/// ENOTTY on older kernels.
+pub fn pid_namespace_of_children() -> io::Result<OwnedFd> {
+    /// _IO(PIDFS_IOCTL_MAGIC, 6) of linux/pidfd.h.
+    const PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE: libc::c_ulong = 0xff06;
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+    // SAFETY: a live fd, and a request without an argument.
+    let fd = unsafe { libc::ioctl(own.as_raw_fd(), PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE as _, 0) };
+    let fd = super::check(fd.into())?;
+    // SAFETY: a new fd (close-on-exec: nsfs opens them so), which is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// sethostname(2).

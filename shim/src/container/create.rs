@@ -169,7 +169,11 @@ fn decide_and_create(
         id: id.to_owned(),
         source,
     })?;
-    let policy = resolve(id, &bundle, &node, options)?;
+    let mut policy = resolve(id, &bundle, &node, options)?;
+    policy::profiles::tighten(&mut policy).map_err(|source| Error::PolicyFile {
+        id: id.to_owned(),
+        source,
+    })?;
     let choice = Choice::of(&policy);
     let seccomp_profiles = named::read(&policy).map_err(|source| Error::Profile {
         id: id.to_owned(),

@@ -135,6 +135,14 @@ pub enum Error {
         /// What is refused.
         source: policy::Error,
     },
+    /// A policy file that the policy names.
+    #[error("OCI runtime create failed: container {id}")]
+    PolicyFile {
+        /// The container.
+        id: String,
+        /// What is wrong with it.
+        source: policy::profiles::Error,
+    },
     /// A filter of system calls that the policy names.
     #[error("OCI runtime create failed: container {id}")]
     Profile {

@@ -93,6 +93,7 @@ fn code(error: &Error) -> Code {
             | C::Resize { .. }
             | C::Node { .. }
             | C::Audit { .. }
+            | C::PolicyFile { .. }
             | C::Profile { .. }
             | C::Runtime { .. } => Code::UNKNOWN,
         },

@@ -34,9 +34,7 @@ fn with_capability(name: &str) -> Value {
 
 #[test]
 fn an_ordinary_container_has_a_domain_where_the_kernel_has_what_it_takes() {
-    let unscoped = Some(Domain {
-        scope_abstract_sockets: false,
-    });
+    let unscoped = Some(Domain::default());
     for (abi, expected) in [(0, &None), (1, &None), (2, &unscoped), (7, &unscoped)] {
         assert_eq!(&domain(base(), "", abi), expected, "ABI {abi}");
     }
@@ -170,4 +168,68 @@ fn confined_connections_on_the_host_s_network_or_without_name_servers_are_refuse
         error.contains("/etc/resolv.conf") && error.contains("port 53"),
         "{error}"
     );
+}
+
+#[test]
+fn the_strict_tier_is_by_port_device_and_writable_mount() {
+    let strict = "landlock.tier = 'strict'\nlandlock.tcp_connect = ['5432', '443']";
+    let found = domain(base(), strict, 7).unwrap();
+    assert!(found.scope_abstract_sockets && found.scope_signals);
+    assert_eq!((found.tcp_bind, found.tcp_connect), (None, Some(vec![443, 5432])));
+    let ioctl = found.ioctl.unwrap();
+    assert!(
+        ["/dev/pts", "/dev/null"]
+            .iter()
+            .all(|path| ioctl.iter().any(|found| found == path))
+    );
+    assert_eq!(found.writable_mounts, None, "the root is writable, and all is below it");
+    let read_only = with("/root", json!({"path": "rootfs", "readonly": true}));
+    let found = domain(read_only.clone(), strict, 7).unwrap();
+    assert_eq!(found.writable_mounts, Some(vec!["/proc".to_owned(), "/dev".to_owned()]));
+    assert!(found.devices.iter().any(|path| path == "/dev/null"));
+    let listed = format!("{strict}\nlandlock.write = ['/data']");
+    let found = domain(read_only, &listed, 7).unwrap();
+    assert_eq!(
+        (found.write, found.writable_mounts),
+        (Some(vec!["/data".to_owned()]), None)
+    );
+}
+
+#[test]
+fn what_a_rule_needs_is_refused_by_name_where_it_is_not_there() {
+    for (rule, abi, words) in [
+        ("landlock.tier = 'strict'", 5, "it needs ABI 6 (Linux 6.12)"),
+        ("landlock.read = []", 1, "it needs ABI 2 (Linux 5.19)"),
+        ("landlock.write = []", 2, "it needs ABI 3 (Linux 6.2)"),
+        ("landlock.tcp_bind = ['80']", 3, "it needs ABI 4 (Linux 6.7)"),
+        ("landlock.ioctl = []", 4, "it needs ABI 5 (Linux 6.10)"),
+        ("landlock.scope = ['signal']", 5, "it needs ABI 6 (Linux 6.12)"),
+    ] {
+        let setting = rule.split(' ').next().unwrap();
+        let error = under_policy(base(), rule, abi).unwrap_err();
+        assert!(error.contains(setting) && error.contains(words), "{error}");
+        assert!(under_policy(base(), rule, 7).is_ok(), "{rule}");
+        if setting != "landlock.tier" {
+            let error = under_policy(base(), &format!("{rule}\nlandlock.tier = 'none'"), 7).unwrap_err();
+            assert!(
+                error.contains(setting) && error.contains("a rule needs a domain"),
+                "{error}"
+            );
+            let error = under_policy(with_capability("CAP_SYS_ADMIN"), rule, 7).unwrap_err();
+            assert!(error.contains(setting) && error.contains("CAP_SYS_ADMIN"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn signals_are_never_scoped_where_a_pod_shares_its_processes() {
+    let joined = with("/linux/namespaces/0", json!({"type": "pid", "path": "/proc/7/ns/pid"}));
+    assert!(
+        !domain(joined.clone(), "landlock.tier = 'strict'", 7)
+            .unwrap()
+            .scope_signals
+    );
+    let error = under_policy(joined, "landlock.scope = ['signal']", 7).unwrap_err();
+    assert!(error.contains("landlock.scope = [\"signal\"]"), "{error}");
+    assert!(domain(base(), "landlock.scope = ['signal']", 7).unwrap().scope_signals);
 }

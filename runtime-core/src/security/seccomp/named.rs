@@ -1,14 +1,11 @@
 //! Profiles that a node names: the one that is built in, and files that only root can have written and whose content is pinned.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxSeccomp;
-use rustix::fs::{Mode, OFlags};
-use sha2::{Digest as _, Sha256};
 
-use crate::policy::{Policy, node};
+use crate::policy::Policy;
+use crate::policy::pinned::{self, Place};
 
 /// The name of the profile that is built in.
 pub const STRICT: &str = "strict";
@@ -17,32 +14,13 @@ pub const STRICT: &str = "strict";
 /// ones, those of the internet and rtnetlink's, none of what the kernel has mostly been attacked through.
 const STRICT_PROFILE: &str = include_str!("strict.json");
 
-/// A profile longer than this was never one.
-const LIMIT: u64 = 1 << 20;
-
 /// Why there is no profile of that name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error(
-        "seccomp.profile: {name:?} is not in seccomp.pinned; the node's configuration or the handler's options have to pin it"
-    )]
-    NotPinned { name: String },
-    #[error("seccomp.profile: {operation} {path:?}")]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    #[error("seccomp.profile: {path:?} is {what}; it has to be a file of root's that nobody else can write to")]
-    NotTrusted { path: PathBuf, what: &'static str },
-    #[error("seccomp.profile: {path:?} has the SHA-256 {found}, and {expected} is pinned")]
-    Digest {
-        path: PathBuf,
-        found: String,
-        expected: String,
-    },
+    #[error(transparent)]
+    File(#[from] pinned::Error),
     #[error("seccomp.profile: {path:?} is not an OCI seccomp profile")]
     Content { path: PathBuf, source: serde_json::Error },
 }
@@ -60,15 +38,19 @@ pub struct Named {
 /// # Errors
 /// A name that nothing is pinned for, a file that others could have written, or with another content than the pinned one.
 pub fn read(policy: &Policy) -> Result<Vec<Named>, Error> {
-    let directory = Path::new(&policy.seccomp_directory.value.0);
+    let place = Place {
+        table: "seccomp",
+        directory: &policy.seccomp_directory.value,
+        pins: &policy.seccomp_pinned.value,
+        extension: "json",
+    };
     let names = policy.seccomp_profile.value.0.iter();
     let profile = |name: &String| {
         if name == STRICT {
             return Ok(strict());
         }
-        let expected = policy.seccomp_pinned.value.0.get(name);
-        let expected = expected.ok_or_else(|| Error::NotPinned { name: name.clone() })?;
-        pinned(&directory.join(format!("{name}.json")), expected)
+        let pinned::Content { path, bytes } = place.read(name)?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Content { path, source })
     };
     names
         .map(|name| {
@@ -86,42 +68,11 @@ pub fn strict() -> LinuxSeccomp {
     serde_json::from_str(STRICT_PROFILE).expect("a test reads it")
 }
 
-/// The profile at `path`, if its content is the one that is `expected`: what was hashed is what is parsed.
-fn pinned(path: &Path, expected: &str) -> Result<LinuxSeccomp, Error> {
-    let failed = |operation| {
-        move |source: io::Error| Error::Io {
-            operation,
-            path: path.to_owned(),
-            source,
-        }
-    };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("opening")(errno.into()))?;
-    let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("looking at")(errno.into()))?;
-    if let Some(what) = node::distrusted(stat.st_mode, stat.st_uid, stat.st_size) {
-        let path = path.to_owned();
-        return Err(Error::NotTrusted { path, what });
-    }
-    let mut text = Vec::new();
-    let read = File::from(fd).take(LIMIT).read_to_end(&mut text);
-    read.map_err(failed("reading"))?;
-    let found: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-    if found != expected {
-        return Err(Error::Digest {
-            path: path.to_owned(),
-            found,
-            expected: expected.to_owned(),
-        });
-    }
-    serde_json::from_slice(&text).map_err(|source| Error::Content {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
     use crate::policy::{Layer, resolve, toml};
@@ -200,7 +151,7 @@ mod tests {
     fn a_name_without_a_pin_is_refused_and_strict_needs_none() {
         assert!(matches!(
             named("seccomp.profile = ['web']"),
-            Err(Error::NotPinned { .. })
+            Err(Error::File(pinned::Error::NotPinned { .. }))
         ));
         assert_eq!(named("seccomp.profile = ['strict']").unwrap().len(), 1);
         assert!(named("").unwrap().is_empty());
