@@ -10,6 +10,7 @@ mod chart;
 mod figures;
 mod gvisor;
 pub mod idle;
+mod landlock;
 mod rounds;
 mod table;
 
@@ -35,12 +36,13 @@ Examples:
   cargo e2e bench                            everything, as a table
   cargo e2e bench --json bench.json          … and as JSON, with charts beside it
   cargo e2e bench exec delete --rounds 100   two of them, more often
+  cargo e2e bench landlock                   what each tier of Landlock costs
   cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim")]
 pub struct BenchArgs {
-    /// What to measure; nothing means everything but gvisor
+    /// What to measure; nothing means everything but landlock and gvisor
     #[arg(value_enum)]
     what: Vec<What>,
-    /// Write the figures here, and charts beside them (no charts of gvisor)
+    /// Write the figures here, and charts beside them (no charts of landlock and gvisor)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How many times each operation is measured for each runtime
@@ -54,12 +56,13 @@ pub struct BenchArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Metric(Metric),
+    Landlock,
     Gvisor,
 }
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 8] = [
+        const ALL: [What; 9] = [
             What::Metric(Metric::CreateStart),
             What::Metric(Metric::Exec),
             What::Metric(Metric::Delete),
@@ -67,6 +70,7 @@ impl ValueEnum for What {
             What::Metric(Metric::Pss),
             What::Metric(Metric::Rss),
             What::Metric(Metric::Wakeups),
+            What::Landlock,
             What::Gvisor,
         ];
         &ALL
@@ -75,6 +79,10 @@ impl ValueEnum for What {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
             Self::Metric(metric) => metric.to_possible_value(),
+            Self::Landlock => Some(
+                PossibleValue::new("landlock")
+                    .help("The same container under each of Landlock's tiers: what they cost"),
+            ),
             Self::Gvisor => {
                 Some(PossibleValue::new("gvisor").help(
                     "A pod in gVisor's sentry, by nucleus and by gVisor's own shim: times, memory, idle CPU, loads",
@@ -161,6 +169,13 @@ pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
             bail!("gvisor is measured by itself: name nothing beside it");
         }
         gvisor::bench(args.rounds, args.json.as_ref(), &args.prepare).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.what.contains(&What::Landlock) {
+        if args.what.len() > 1 {
+            bail!("landlock is measured by itself: name nothing beside it");
+        }
+        landlock::bench(args.rounds, args.json.as_ref(), &args.prepare).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let wanted = |metric: Metric| args.what.is_empty() || args.what.contains(&What::Metric(metric));

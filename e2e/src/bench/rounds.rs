@@ -17,7 +17,7 @@ use super::figures::{Figures, Pace, Subject};
 const WARM_UP: u32 = 3;
 
 /// The quiet before an operation: longer than the kernel's grace periods.
-const PAUSE: Duration = Duration::from_millis(30);
+pub(super) const PAUSE: Duration = Duration::from_millis(30);
 
 /// Measures all rounds.
 pub async fn measure(
@@ -92,13 +92,13 @@ impl Stopwatch<'_> {
 }
 
 /// Streams of a process, made before the clock runs and read in the background.
-struct Streams {
+pub(super) struct Streams {
     uris: [String; 2],
     _captures: [Capture; 2],
 }
 
 impl Streams {
-    fn new(ctx: &Ctx, name: &str) -> Result<Self> {
+    pub(super) fn new(ctx: &Ctx, name: &str) -> Result<Self> {
         let path = |stream: &str| ctx.directory.join(format!("{name}-{stream}"));
         let (out, err) = (path("out"), path("err"));
         Ok(Self {
@@ -107,7 +107,7 @@ impl Streams {
         })
     }
 
-    fn uris(&self) -> [&str; 3] {
+    pub(super) fn uris(&self) -> [&str; 3] {
         ["", &self.uris[0], &self.uris[1]]
     }
 }

@@ -12,6 +12,7 @@ mod kernel;
 mod network;
 mod races;
 mod reach;
+mod rules;
 mod secrets;
 mod syscalls;
 
@@ -37,6 +38,7 @@ pub fn register(registry: &mut Registry) {
         ("control", control::register),
         ("identity", identity::register),
         ("syscalls", syscalls::register),
+        ("rules", rules::register),
         ("network", network::register),
         ("secrets", secrets::register),
         ("attest", attest::register),
