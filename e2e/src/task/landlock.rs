@@ -146,7 +146,7 @@ pub fn register(t: &mut Registry) {
     })
     .differs(DIFFERS);
     t.add("under rules about reading and writing a container is all that it is elsewhere", async |c| {
-        const RULES: &str = "landlock.read = ['/bin', '/etc', '/proc']\nlandlock.write = ['/tmp', '/etc/hosts']\n";
+        const RULES: &str = "landlock.read = ['/bin', '/etc', '/proc', '-/no/such']\nlandlock.write = ['/tmp', '/etc/hosts']\n";
         let made = || {
             c.container().options(handler(RULES)).spec(|spec| {
                 spec["process"]["oomScoreAdj"] = json!(77);

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::Error;
 use super::config::Network;
 use crate::plan::{
-    Container, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, Mount,
-    MountSource, Namespace, Plan, Process,
+    Container, Domain, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
+    Mount, MountSource, Namespace, Plan, Process,
 };
+use crate::policy::Scopes;
 
 /// CRI's annotations (containerd's `internal/cri/annotations`), which runsc reads as well.
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -119,7 +120,8 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
         ),
         (
             "landlock.tier = \"strict\", or a rule of landlock.…",
-            container.domain.as_ref().is_some_and(|domain| domain.has_rules()),
+            container.domain.as_ref().is_some_and(Domain::has_rules)
+                || plan.policy.landlock_scope.value != Scopes::default(),
             "Landlock is the host kernel's, which a sentry's processes do not meet; use the native runtime",
         ),
         (
@@ -441,8 +443,17 @@ mod tests {
     use super::*;
     use crate::bundle::Bundle;
     use crate::plan::{Request, translate};
+    use crate::policy::{self, Layer, toml};
 
     fn plan(change: impl FnOnce(&mut Value)) -> Plan {
+        plan_under("", change)
+    }
+
+    fn plan_under(policy: &str, change: impl FnOnce(&mut Value)) -> Plan {
+        let mut layer = Layer::default();
+        for entry in toml::parse(policy).unwrap() {
+            layer.set_entry("test", &entry).unwrap();
+        }
         let mut spec = json!({
             "ociVersion": "1.1.0",
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "cwd": "/", "oomScoreAdj": 100},
@@ -464,9 +475,37 @@ mod tests {
         let bundle = Bundle::parse(Path::new("/bundles/c1"), &spec.to_string()).unwrap();
         let request = Request {
             id: "c1".into(),
+            landlock_abi: 7,
+            policy: policy::resolve(&layer, &Layer::default(), []).unwrap(),
             ..Request::default()
         };
         translate(&bundle, &request).unwrap()
+    }
+
+    #[test]
+    fn landlock_s_rules_are_refused_and_its_tiers_below_strict_are_not() {
+        for rule in [
+            "landlock.tier = 'strict'",
+            "landlock.read = ['/']",
+            "landlock.write = []",
+            "landlock.execute = []",
+            "landlock.ioctl = []",
+            "landlock.tcp_bind = []",
+            "landlock.tcp_connect = ['443']",
+            "landlock.scope = ['signal']",
+            "landlock.scope = ['abstract_unix_socket']",
+        ] {
+            let error = check(&plan_under(rule, |_| ()), &Role::Root, Network::Sandbox).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains("landlock.tier = \"strict\", or a rule of landlock.…"),
+                "{rule}: {text}"
+            );
+        }
+        for tier in ["none", "baseline", "hardened"] {
+            let plan = plan_under(&format!("landlock.tier = '{tier}'"), |_| ());
+            check(&plan, &Role::Root, Network::Sandbox).unwrap();
+        }
     }
 
     fn refusal(change: impl FnOnce(&mut Value)) -> String {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::mounts::{self, is_proc};
 use crate::plan::{Container, Domain};
-use crate::policy::is_in;
+use crate::policy::{is_in, plain};
 use crate::sys::landlock::{
     ACCESS_FILE, ACCESS_FS_CHANGE_DIR, ACCESS_FS_EXECUTE, ACCESS_FS_IOCTL_DEV, ACCESS_FS_READ_DIR, ACCESS_FS_READ_FILE,
     ACCESS_FS_REFER, ACCESS_FS_TRUNCATE, ACCESS_FS_WRITE_FILE, ACCESS_NET_BIND_TCP, ACCESS_NET_CONNECT_TCP, Ruleset,
@@ -30,7 +30,9 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("{setting}: there is no {path} in the container: take it out, or name what is there")]
+    #[error(
+        "{setting}: there is no {path} in the container: name what is there, or write -{path} where it may be missing"
+    )]
     Missing { setting: &'static str, path: String },
     #[error("{setting}: {path} leads over a symbolic link to {real:?}, which the list does not cover: name that")]
     Link {
@@ -168,14 +170,15 @@ impl Rules<'_> {
         self.ruleset.allow(fd, access).map_err(failed)
     }
 
-    /// A path of a list. An image must not decide by a link what the list means (an image's `/data` may be a link to `/`).
+    /// An entry of a list. An image must not decide by a link what the list means (an image's `/data` may be a link to `/`).
     fn list<'l>(
         &self,
         setting: &'static str,
-        path: &str,
+        entry: &str,
         list: impl Iterator<Item = &'l String>,
         access: u64,
     ) -> Result<(), Error> {
+        let path = plain(entry);
         if let Some(proc) = self.proc_of(path) {
             return match self.proc(path) {
                 Some(fd) => self.allow(setting, path, fd, access),
@@ -192,13 +195,22 @@ impl Rules<'_> {
             path: path.to_owned(),
             source,
         };
+        let missing = || match path == entry {
+            true => Err(Error::Missing {
+                setting,
+                path: path.to_owned(),
+            }),
+            false => Ok(()),
+        };
         match mounts::unlinked(self.around.root, path) {
             Ok(fd) => self.allow(setting, path, fd.as_fd(), access),
             Err(Errno::LOOP) => {
-                let real = self.real(path).map_err(failed)?;
+                let Some(real) = self.real(path).map_err(failed)? else {
+                    return missing();
+                };
                 let covered = real
                     .to_str()
-                    .is_some_and(|real| list.into_iter().any(|tree| is_in(real, tree)));
+                    .is_some_and(|real| list.into_iter().any(|tree| is_in(real, plain(tree))));
                 match covered {
                     true => Ok(()),
                     false => Err(Error::Link {
@@ -208,10 +220,7 @@ impl Rules<'_> {
                     }),
                 }
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::Missing {
-                setting,
-                path: path.to_owned(),
-            }),
+            Err(Errno::NOENT | Errno::NOTDIR) => missing(),
             Err(errno) => Err(failed(errno.into())),
         }
     }
@@ -259,9 +268,11 @@ impl Rules<'_> {
         found.map(|(_, fd)| fd.as_fd())
     }
 
-    /// Where a path leads in the container.
-    fn real(&self, path: &str) -> io::Result<PathBuf> {
-        let found = mounts::existing(self.around.root, path)?.ok_or(io::ErrorKind::NotFound)?;
+    /// Where a path leads in the container, if anywhere.
+    fn real(&self, path: &str) -> io::Result<Option<PathBuf>> {
+        let Some(found) = mounts::existing(self.around.root, path)? else {
+            return Ok(None);
+        };
         let name = |fd: BorrowedFd<'_>| -> io::Result<PathBuf> {
             let link = format!("self/fd/{}", fd.as_raw_fd());
             let name = rustix::fs::readlinkat(self.around.own_proc, link, Vec::new())?;
@@ -269,7 +280,7 @@ impl Rules<'_> {
         };
         let (root, found) = (name(self.around.root)?, name(found.as_fd())?);
         let inside = found.strip_prefix(&root).map_err(io::Error::other)?;
-        Ok(Path::new("/").join(inside))
+        Ok(Some(Path::new("/").join(inside)))
     }
 }
 

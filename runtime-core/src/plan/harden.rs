@@ -147,12 +147,14 @@ fn is_exec(option: &str) -> bool {
     matches!(option, "exec" | "rexec")
 }
 
+/// Whether the container is its pod's sandbox, whose program is containerd's choice: no workload.
+pub(super) fn is_sandbox<K: AsRef<str>, V: AsRef<str>>(annotations: impl IntoIterator<Item = (K, V)>) -> bool {
+    let mut annotations = annotations.into_iter();
+    annotations.any(|(key, kind)| key.as_ref() == CONTAINER_TYPE && kind.as_ref() == "sandbox")
+}
+
 fn require_memory_limit(spec: &oci::Spec, setting: &Decided<bool>) -> Result<(), Error> {
-    let is_sandbox = spec
-        .annotations()
-        .as_ref()
-        .and_then(|annotations| annotations.get(CONTAINER_TYPE))
-        .is_some_and(|kind| kind == "sandbox");
+    let is_sandbox = is_sandbox(spec.annotations().iter().flatten());
     let limit = || {
         let resources = spec.linux().as_ref()?.resources().as_ref()?;
         resources.memory().as_ref()?.limit()

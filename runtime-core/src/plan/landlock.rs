@@ -149,8 +149,12 @@ fn release(abi: u32) -> &'static str {
 
 /// The lists of the policy, and what the tier `strict` makes of those that are not there.
 fn rules(container: &Container, policy: &Policy) -> Domain {
-    let listed =
-        |trees: &Decided<Trees>| -> Option<Vec<String>> { Some(trees.value.paths()?.map(str::to_owned).collect()) };
+    let is_sandbox = super::harden::is_sandbox(container.annotations.iter().map(|(key, value)| (key, value)));
+    let listed = |trees: &Decided<Trees>| -> Option<Vec<String>> {
+        // The lists are of the workload's images.
+        let paths = trees.value.paths().filter(|_| !is_sandbox)?;
+        Some(paths.map(str::to_owned).collect())
+    };
     let ports = |ports: &Decided<Ports>| match &ports.value {
         Ports::Any => None,
         Ports::Only(ports) => Some(ports.iter().copied().collect()),

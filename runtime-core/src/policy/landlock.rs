@@ -18,7 +18,7 @@ pub enum Trees {
     /// Everywhere.
     #[default]
     Any,
-    /// At these paths and below them.
+    /// At these paths and below them; those with a `-` in front need not be there.
     Only(BTreeSet<String>),
 }
 
@@ -33,8 +33,14 @@ impl Trees {
 
     /// Whether `path` is one of them, or below one.
     pub fn covers(&self, path: &str) -> bool {
-        self.paths().is_none_or(|mut paths| paths.any(|tree| is_in(path, tree)))
+        self.paths()
+            .is_none_or(|mut paths| paths.any(|tree| is_in(plain(path), plain(tree))))
     }
+}
+
+/// A list's entry without the `-` that says that it need not be there.
+pub(crate) fn plain(entry: &str) -> &str {
+    entry.strip_prefix('-').unwrap_or(entry)
 }
 
 /// Whether `path` is `tree` or below it, as texts.
@@ -52,14 +58,15 @@ fn is_clean(path: &str) -> bool {
 }
 
 impl Value for Trees {
-    const EXPECTED: &'static str = "\"any\", or a list of absolute paths without `.`, `..` and doubled `/`";
+    const EXPECTED: &'static str =
+        "\"any\", or a list of absolute paths without `.`, `..` and doubled `/`, perhaps after a `-`";
 
     fn parse(given: Given<'_>) -> Option<Self> {
         if given.text() == Some(ANY) {
             return Some(Self::Any);
         }
         let paths = given.list()?;
-        let fits = paths.iter().all(|path| is_clean(path));
+        let fits = paths.iter().all(|path| is_clean(plain(path)));
         fits.then(|| Self::Only(paths.into_iter().map(str::to_owned).collect()))
     }
 
@@ -217,6 +224,8 @@ mod tests {
             ("", true),
             ("/", false),
             ("/data,/etc", false),
+            ("-/data/a", true),
+            ("-/etc", false),
             ("any", false),
         ] {
             assert_eq!(trees(asked).is_as_strict_as(&node), fits, "{asked}");
@@ -230,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_path_has_one_way_to_be_written() {
-        for wrong in ["data", "/data/", "/a//b", "/a/../b", "/.", "//"] {
+        for wrong in ["data", "--/a", "/data/", "/a//b", "/a/../b", "/.", "//"] {
             assert_eq!(Trees::parse(Given::Annotation(wrong)), None, "{wrong}");
         }
         assert_eq!(trees("/b,/a").to_string(), r#"["/a", "/b"]"#);

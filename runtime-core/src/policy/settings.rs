@@ -204,10 +204,11 @@ settings! {
     /// Where files can be opened for reading, and directories listed. What is executed has to be readable too. The container's own
     /// devices and terminals always are.
     ///
-    /// Paths are the container's, with all its mounts, and have to be there. A symbolic link among them is refused, unless the list
-    /// covers where it leads: what a link of the image's means is not the node's choice. A rule holds for all that is below its path,
-    /// volumes too. `/proc` can be named, nothing in it; that takes Linux 6.17 (on older kernels nothing of it is allowed where `/`
-    /// is not). Hooks of the kind startContainer are held to it too. A pod's list has to be covered by the list that it tightens.
+    /// Paths are the container's, with all its mounts, and have to be there, unless a `-` is in front of them. A symbolic link among
+    /// them is refused, unless the list covers where it leads: what a link of the image's means is not the node's choice. A rule holds
+    /// for all that is below its path, volumes too. `/proc` can be named, nothing in it; that takes Linux 6.17 (on older kernels
+    /// nothing of it is allowed where `/` is not). Hooks of the kind startContainer are held to it, a pod's sandbox is not: its program
+    /// is no workload. A pod's list has to be covered by the list that it tightens.
     "landlock.read" landlock_read: Trees, Trees::Any, Trees::Any, true;
 
     /// Where files can be written to, cut, made, removed, linked and renamed (ABI 3, Linux 6.2). Paths are as for `landlock.read`;

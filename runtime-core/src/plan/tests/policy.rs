@@ -222,6 +222,15 @@ fn what_a_rule_needs_is_refused_by_name_where_it_is_not_there() {
 }
 
 #[test]
+fn a_pod_s_sandbox_is_not_held_to_lists_of_the_workload_s_files() {
+    let mut pause = base();
+    pause["annotations"]["io.kubernetes.cri.container-type"] = json!("sandbox");
+    let rules = "landlock.write = ['/data']\nlandlock.tcp_connect = []";
+    let found = domain(pause, rules, 7).unwrap();
+    assert_eq!((found.write, found.tcp_connect), (None, Some(vec![])));
+}
+
+#[test]
 fn signals_are_never_scoped_where_a_pod_shares_its_processes() {
     let joined = with("/linux/namespaces/0", json!({"type": "pid", "path": "/proc/7/ns/pid"}));
     assert!(
