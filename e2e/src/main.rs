@@ -1,5 +1,6 @@
 //! `cargo e2e`: the demo, the test suites and the benchmarks, against real containerd.
 
+mod aarch64;
 mod api;
 mod bench;
 mod chart_suite;

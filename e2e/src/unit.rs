@@ -1,5 +1,6 @@
 //! The suite `unit`: the crates' own tests, and what keeps their code in order.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
@@ -7,8 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use tokio::process::Command;
 
+use crate::aarch64;
 use crate::harness::Tally;
-use crate::prepare::binaries::add_target;
 use crate::prepare::root;
 
 /// Runs cargo's own tests, clippy and rustfmt over the workspace.
@@ -36,7 +37,7 @@ pub async fn run() -> Result<Tally> {
         println!("skip  unit/libseccomp as the oracle: libseccomp-dev is not installed");
         tally.skipped += 1;
     }
-    tally.add(aarch64().await?);
+    tally.add(aarch64::run().await?);
     for (what, args) in [
         (
             "clippy",
@@ -54,33 +55,8 @@ pub async fn run() -> Result<Tally> {
     Ok(tally)
 }
 
-/// The product for the other architecture: compiled and looked at, which needs its libraries and no linker.
-async fn aarch64() -> Result<Tally> {
-    const TARGET: &str = "aarch64-unknown-linux-gnu";
-    let mut tally = Tally::default();
-    if std::env::consts::ARCH == "aarch64" {
-        return Ok(tally);
-    }
-    if let Err(error) = add_target(TARGET).await {
-        let text = format!("{error:#}");
-        let reason = text.lines().next().unwrap_or_default();
-        println!("skip  unit/clippy for {TARGET}: {reason}");
-        tally.skipped = 1;
-        return Ok(tally);
-    }
-    let mut args = vec!["clippy", "--target", TARGET, "--all-targets"];
-    for package in ["runtime-core", "shim", "cli", "installer"] {
-        args.extend(["--package", package]);
-    }
-    args.extend(["--", "-Dwarnings"]);
-    let ok = cargo(&format!("clippy for {TARGET}"), &args).await?.ok;
-    tally.passed = ok.into();
-    tally.failed = (!ok).into();
-    Ok(tally)
-}
-
 /// The tests that cargo counted; a run that failed without one has failed all the same.
-fn counted(ran: &Ran) -> Tally {
+pub fn counted(ran: &Ran) -> Tally {
     let mut counted = Tally::default();
     for line in ran.text.lines().filter(|line| line.starts_with("test result:")) {
         counted.passed += number_before(line, " passed");
@@ -93,16 +69,24 @@ fn counted(ran: &Ran) -> Tally {
     counted
 }
 
-struct Ran {
-    ok: bool,
+/// How a command of cargo's ended.
+pub struct Ran {
+    pub ok: bool,
     text: String,
 }
 
-async fn cargo(what: &str, args: &[&str]) -> Result<Ran> {
+/// Runs a command of cargo's and says how it ended.
+pub async fn cargo(what: &str, args: &[&str]) -> Result<Ran> {
+    cargo_with(what, args, &[]).await
+}
+
+/// The same with more in its environment.
+pub async fn cargo_with(what: &str, args: &[&str], environment: &[(OsString, OsString)]) -> Result<Ran> {
     let begun = Instant::now();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(args)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(root())
         .stdin(Stdio::null())
         .kill_on_drop(true);

@@ -1,26 +1,25 @@
 //! What only a node with cgroup v2, systemd and AppArmor can show.
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::container::Container;
 use crate::expect::refused;
 use crate::harness::Registry;
 use crate::spec::{mount, push};
-use crate::{node, processes, same};
+use crate::{processes, same};
 
 const MIB: u64 = 1 << 20;
 
 pub fn register(t: &mut Registry) {
     limits(t);
     v2(t);
-    scopes(t);
     apparmor(t);
 }
 
 /// A file of a container's cgroup as it is.
-fn read(container: &Container<'_>, file: &str) -> Result<String> {
+pub(super) fn read(container: &Container<'_>, file: &str) -> Result<String> {
     let path = container.cgroup("").join(file);
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(text.trim_end().to_owned())
@@ -39,28 +38,23 @@ fn limits(t: &mut Registry) {
         same!(read(&container, "cpu.max")?, "30000 60000");
         Ok(())
     });
-    // systemd takes limits for a scope whose cgroup is gone.
-    if !node::has_systemd_driver() {
-        t.add(
-            "a cgroup that somebody took away is named, and its container is deleted",
-            async |c| {
-                let container = c.container().waiting().start().await?;
-                let directory = container.cgroup("");
-                std::fs::write("/sys/fs/cgroup/cgroup.procs", container.pid.get().to_string())?;
-                std::fs::remove_dir(&directory).with_context(|| format!("remove {}", directory.display()))?;
-                let refusal = refused(container.update(&json!({"pids": {"limit": 7}})).await)?;
-                refusal.saying(&container.id)?;
-                container.kill(9).await?;
-                container.wait().await?;
-                container.delete().await?;
-                Ok(())
-            },
-        )
-        .differs("runc cannot find the processes then");
-    }
 }
 
 fn v2(t: &mut Registry) {
+    t.add(
+        "a container that is one group for the OOM killer ends as a whole",
+        async |c| {
+            let container = c.container().waiting().spec(|spec| {
+                spec["linux"]["resources"]["memory"] = json!({"limit": 32 * MIB, "swap": 32 * MIB});
+                spec["linux"]["resources"]["unified"] = json!({"memory.oom.group": "1"});
+            });
+            let container = container.start().await?;
+            let exec = container.exec(&["probe", "memory", "64"]).start().await?;
+            same!(exec.wait().await?, 137);
+            same!(container.wait().await?, 137);
+            Ok(())
+        },
+    );
     t.add("a container has every controller of the host", async |c| {
         let container = c.container().waiting().start().await?;
         let host = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
@@ -119,135 +113,21 @@ fn v2(t: &mut Registry) {
             Ok(())
         },
     );
-    t.add("metrics tell pressure", async |c| {
+    t.add("metrics tell pressure, block devices and huge pages", async |c| {
         let container = c.container().waiting().start().await?;
         let metrics = container.metrics_v2().await?;
         if std::path::Path::new("/proc/pressure").exists() {
-            ensure!(metrics.cpu.psi.is_some() && metrics.memory.psi.is_some(), "{metrics:?}");
+            let told = [&metrics.cpu.psi, &metrics.memory.psi, &metrics.io.psi];
+            ensure!(told.iter().all(|psi| psi.is_some()), "{metrics:?}");
         }
-        ensure!(metrics.memory_events.is_some(), "{metrics:?}");
+        ensure!(metrics.memory_events.is_some() && metrics.io.is_some(), "{metrics:?}");
+        let host = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
+        if host.split_whitespace().any(|name| name == "hugetlb") {
+            ensure!(metrics.hugetlb.iter().any(|size| size.pagesize == "2MB"), "{metrics:?}");
+        }
         Ok(())
     })
     .differs("the runc shim of containerd 1.6 does not know pressure");
-    t.add("a threaded parent is refused, and nothing is left in it", async |c| {
-        let top = format!("{}-threaded", c.namespace);
-        let parent = std::path::Path::new("/sys/fs/cgroup").join(&top).join("parent");
-        std::fs::create_dir_all(&parent)?;
-        std::fs::write(parent.join("cgroup.type"), "threaded").context("make a threaded cgroup")?;
-        let path = format!("/{top}/parent/c");
-        let container = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
-        let outcome = container.options(prost_types::Any::default()).create().await;
-        let left = parent.join("c").exists();
-        std::fs::remove_dir(&parent)?;
-        std::fs::remove_dir(parent.parent().context("no parent")?)?;
-        refused(outcome)?.saying("cgroup.type")?;
-        ensure!(!left, "the container's cgroup is still there");
-        Ok(())
-    })
-    .differs("runc takes a threaded cgroup where no limit is asked for");
-    t.add("a parent that is frozen is refused", async |c| {
-        let parent = format!("/sys/fs/cgroup/{}-frozen", c.namespace);
-        std::fs::create_dir(&parent)?;
-        std::fs::write(format!("{parent}/cgroup.freeze"), "1")?;
-        let path = format!("/{}-frozen/c", c.namespace);
-        let container = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
-        let outcome = container.options(prost_types::Any::default()).create().await;
-        std::fs::remove_dir(&parent)?;
-        refused(outcome)?.saying("cgroup.events")?;
-        Ok(())
-    })
-    .differs("runc waits there for ever");
-}
-
-/// Runs systemctl until it succeeds: while systemd reloads, which other tests have it do, it may not answer.
-async fn systemctl(args: &[&str]) -> Result<String> {
-    let begun = std::time::Instant::now();
-    loop {
-        let output = Command::new("systemctl").args(args).output().await;
-        let output = output.context("run systemctl")?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        }
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(begun.elapsed() < node::patience(10), "systemctl {args:?}: {text}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-}
-
-/// What systemd says of a scope.
-async fn show(unit: &str, property: &str) -> Result<String> {
-    systemctl(&["show", "--value", "--property", property, unit]).await
-}
-
-fn limited(spec: &mut Value) {
-    spec["linux"]["resources"]["memory"] = json!({"limit": 64 * MIB});
-    spec["linux"]["resources"]["cpu"] = json!({"shares": 512, "quota": 30_000, "period": 60_000});
-    spec["linux"]["resources"]["pids"] = json!({"limit": 55});
-}
-
-fn scopes(t: &mut Registry) {
-    if !node::has_systemd_driver() {
-        return;
-    }
-    t.add(
-        "a container is a scope of systemd's while it lives, and no longer",
-        async |c| {
-            let container = c.container().waiting().start().await?;
-            let unit = format!("{}-{}.scope", c.namespace, container.id);
-            same!(show(&unit, "ActiveState").await?, "active");
-            same!(show(&unit, "Slice").await?, "system.slice");
-            same!(show(&unit, "Delegate").await?, "yes");
-            container.kill(9).await?;
-            container.wait().await?;
-            container.delete().await?;
-            c.eventually("systemd has forgotten it", async || {
-                Ok(show(&unit, "LoadState").await? == "not-found")
-            })
-            .await
-        },
-    );
-    t.add("systemd knows the limits, those of an update too", async |c| {
-        let container = c.container().waiting().spec(limited).start().await?;
-        let unit = format!("{}-{}.scope", c.namespace, container.id);
-        same!(show(&unit, "MemoryMax").await?, (64 * MIB).to_string());
-        same!(show(&unit, "TasksMax").await?, "55");
-        same!(show(&unit, "CPUQuotaPerSecUSec").await?, "500ms");
-        container.update(&json!({"memory": {"limit": 32 * MIB}})).await?;
-        same!(show(&unit, "MemoryMax").await?, (32 * MIB).to_string());
-        Ok(())
-    });
-    t.add("limits and device rules outlive a daemon-reload", async |c| {
-        let container = c.container().waiting().spec(limited).start().await?;
-        container.update(&json!({"memory": {"limit": 32 * MIB}})).await?;
-        systemctl(&["daemon-reload"]).await?;
-        same!(read(&container, "memory.max")?, (32 * MIB).to_string());
-        same!(read(&container, "pids.max")?, "55");
-        same!(read(&container, "cpu.max")?, "30000 60000");
-        container.has_shares(512)?;
-        let output = container.sh("mknod /tmp/fuse c 10 229 && : < /tmp/fuse").await?;
-        ensure!(
-            output.code != 0 && output.stderr.contains("not permitted"),
-            "{output:?}"
-        );
-        Ok(())
-    });
-    t.add("a scope that somebody else has is not taken over", async |c| {
-        let first = c.container().waiting().start().await?;
-        let path = node::cgroups_path(&c.namespace, &first.id);
-        let second = c.container().spec(|spec| spec["linux"]["cgroupsPath"] = json!(path));
-        refused(second.create().await)?;
-        same!(first.sh("echo fine").await?.ok()?, "fine\n");
-        Ok(())
-    })
-    .differs("runc 1.1 goes on in the cgroup of a scope that is there");
-    t.add("a property that systemd does not take is named", async |c| {
-        let container = c
-            .container()
-            .spec(|spec| spec["linux"]["cgroupsPath"] = json!("no--slice.slice:x:y"));
-        refused(container.create().await)?.saying("no--slice.slice")?;
-        Ok(())
-    })
-    .differs("runc says it in other words");
 }
 
 const PROFILE: &str = "\

@@ -6,7 +6,10 @@
 mod behaviours;
 mod image;
 mod machine;
+mod nested;
+mod places;
 mod report;
+mod scopes;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,12 +33,14 @@ pub const LIST: &str =
     "node: behaviours of task, and those of node/…, in a machine with cgroup v2, systemd and AppArmor";
 
 /// What is tried on the driver cgroupfs.
-const ON_CGROUPFS: [&str; 16] = [
+const ON_CGROUPFS: [&str; 18] = [
     "cgroups/",
+    "check/",
     "crash/a running container",
     "devices/a",
     "exec/exec is in init's namespaces",
     "exec/exec runs",
+    "labels/",
     "landlock/a user",
     "lifecycle/a program",
     "lifecycle/a task can be made again",
@@ -62,20 +67,29 @@ const ON_SYSTEMD: [&str; 8] = [
     "update/the",
 ];
 
-/// The behaviours that the machine runs.
-fn all() -> Vec<Behaviour> {
+/// The behaviours that the machine runs; `scopes`: those that want systemd's driver too.
+fn all(scopes: bool) -> Vec<Behaviour> {
     let mut registry = Registry::default();
     task::register(&mut registry);
-    registry.subject("node");
-    behaviours::register(&mut registry);
+    own(&mut registry, scopes);
     registry.into_behaviours()
+}
+
+/// What only such a machine can show.
+fn own(registry: &mut Registry, scopes: bool) {
+    registry.subject("node");
+    behaviours::register(registry);
+    nested::register(registry);
+    places::register(registry);
+    if scopes {
+        scopes::register(registry);
+    }
 }
 
 /// Titles for `--list`.
 pub fn titles() -> Vec<String> {
     let mut registry = Registry::default();
-    registry.subject("node");
-    behaviours::register(&mut registry);
+    own(&mut registry, true);
     let behaviours = registry.into_behaviours();
     behaviours
         .iter()
@@ -188,7 +202,7 @@ pub async fn guest(args: GuestArgs) -> Result<ExitCode> {
         "cgroupfs"
     };
     println!("driver: {driver}");
-    let tally = harness::run(all(), &choice, &tools).await?;
+    let tally = harness::run(all(crate::node::has_systemd_driver()), &choice, &tools).await?;
     if let Some(names) = second_try::summary() {
         println!("{names}");
     }
@@ -203,4 +217,36 @@ fn home() -> PathBuf {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is between backquotes.
+    fn quoted(text: &str) -> impl Iterator<Item = &str> {
+        text.split('`').skip(1).step_by(2)
+    }
+
+    #[test]
+    fn every_row_of_the_page_about_nodes_names_tests_that_there_are() {
+        let page = include_str!("../../../docs/nodes.md");
+        let all = all(true);
+        let titles: Vec<String> = all.iter().map(|one| format!("{}/{}", one.subject, one.name)).collect();
+        let here = |title: &String| ON_CGROUPFS.iter().chain(&ON_SYSTEMD).any(|word| title.contains(word));
+        let mut count = 0;
+        for line in page.lines().filter(|line| line.starts_with('|')) {
+            let cell = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+            for part in cell.split(';') {
+                let in_machine = quoted(part).any(|word| word == NAME);
+                for start in quoted(part).filter(|word| word.contains('/')) {
+                    let found = titles.iter().filter(|title| title.starts_with(start));
+                    let found = found.filter(|title| !in_machine || here(title)).count();
+                    assert!(found > 0, "there is no {start:?}: {line}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count >= 20, "{count} tests are named");
+    }
 }

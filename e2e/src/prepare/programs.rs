@@ -16,16 +16,24 @@ pub struct Programs {
 impl Programs {
     /// A program of theirs, which finds the libraries and scripts that came with it.
     pub fn command(&self, program: &str) -> Command {
-        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-        let libraries: Vec<String> = libraries
-            .iter()
-            .map(|below| self.root.join(below).display().to_string())
-            .collect();
         let mut command = Command::new(self.root.join(program));
         command
-            .env("LD_LIBRARY_PATH", libraries.join(":"))
+            .env("LD_LIBRARY_PATH", self.libraries())
             .env("DEBOOTSTRAP_DIR", self.root.join("usr/share/debootstrap"));
         command
+    }
+
+    /// Where the libraries are that came with them, as LD_LIBRARY_PATH has it.
+    pub fn libraries(&self) -> String {
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+        libraries
+            .map(|below| self.root.join(below).display().to_string())
+            .join(":")
+    }
+
+    /// One of their files.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.root.join(below)
     }
 
     /// debootstrap's option that names Debian's keys.

@@ -4,6 +4,7 @@ mod audit;
 mod bad_input;
 mod capabilities;
 mod cgroups;
+mod check;
 mod crash;
 mod ctr;
 mod delete;
@@ -15,6 +16,7 @@ mod hooks;
 pub mod info;
 mod init;
 mod io;
+mod labels;
 mod landlock;
 mod lifecycle;
 mod mounts;
@@ -49,6 +51,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("audit", audit::register),
     ("seccomp", seccomp::register),
     ("landlock", landlock::register),
+    ("labels", labels::register),
     ("init", init::register),
     ("devices", devices::register),
     ("mounts", mounts::register),
@@ -64,6 +67,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("delete", delete::register),
     ("grouping", grouping::register),
     ("info", info::register),
+    ("check", check::register),
     ("ctr", ctr::register),
 ];
 

@@ -49,7 +49,7 @@ fn fields(disk: &Disk) -> Vec<Field> {
     let ours = |field: Field| Field { runc: false, ..field };
     let rate = |number: u64| json!([{"major": disk.major, "minor": disk.minor, "rate": number}]);
     let throttle = |name: &'static str, file: &'static str, key: &str, number: u64| {
-        let v1 = vec![says(file, format!("{}:{} {number}", disk.major, disk.minor))];
+        let v1 = vec![says(file, disk.line(number))];
         let v2 = vec![says("io.max", format!("{key}={number}"))];
         field(name, json!({"blockIO": {name: rate(number)}}), v1, v2)
     };
@@ -144,6 +144,20 @@ fn fields(disk: &Disk) -> Vec<Field> {
             vec![says("blkio.weight", 500), says("blkio.bfq.weight", 500)],
             vec![says("io.bfq.weight", 500), says("io.weight", "default 4950")],
         ),
+        // runc 1.1 passes over it where the disk has no weights of BFQ's.
+        ours(field(
+            "blockIO.weightDevice",
+            json!({"blockIO": {"weightDevice": [{"major": disk.major, "minor": disk.minor, "weight": 500}]}}),
+            if disk.has_bfq {
+                vec![says("blkio.bfq.weight_device", disk.line(500))]
+            } else {
+                vec![]
+            },
+            vec![
+                says("io.bfq.weight", disk.line(500)),
+                says("io.weight", disk.line(4950)),
+            ],
+        )),
         throttle("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps", MIB),
         throttle(
             "throttleWriteBpsDevice",
@@ -169,11 +183,29 @@ fn fields(disk: &Disk) -> Vec<Field> {
             vec![],
             vec![says("hugetlb.2MB.max", 4 * MIB)],
         )),
+        ours(field(
+            "hugepageLimits, reserved",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}),
+            vec![],
+            vec![says("hugetlb.2MB.rsvd.max", 4 * MIB)],
+        )),
         field(
-            "unified",
-            json!({"unified": {"memory.high": (48 * MIB).to_string(), "memory.oom.group": "1"}}),
+            "unified memory.high",
+            json!({"unified": {"memory.high": (48 * MIB).to_string()}}),
             vec![],
             vec![says("memory.high", 48 * MIB)],
+        ),
+        field(
+            "unified memory.min",
+            json!({"unified": {"memory.min": (16 * MIB).to_string()}}),
+            vec![],
+            vec![says("memory.min", 16 * MIB)],
+        ),
+        field(
+            "unified memory.oom.group",
+            json!({"unified": {"memory.oom.group": "1"}}),
+            vec![],
+            vec![says("memory.oom.group", 1)],
         ),
     ]
 }
@@ -193,6 +225,15 @@ fn merge(into: &mut Value, from: Value) {
 struct Disk {
     major: u64,
     minor: u64,
+    /// Whether the I/O scheduler is in use that knows weights on cgroup v1.
+    has_bfq: bool,
+}
+
+impl Disk {
+    /// As the files of cgroups name it.
+    fn line(&self, number: u64) -> String {
+        format!("{}:{} {number}", self.major, self.minor)
+    }
 }
 
 /// A whole disk of the node's, which limits can name.
@@ -205,9 +246,11 @@ fn disk() -> Result<Disk> {
         .context("this node has no disk that limits could name")?;
     let text = std::fs::read_to_string(disk.path().join("dev")).context("read the disk's numbers")?;
     let (major, minor) = text.trim().split_once(':').context("a disk has two numbers")?;
+    let schedulers = std::fs::read_to_string(disk.path().join("queue/scheduler")).unwrap_or_default();
     Ok(Disk {
         major: major.parse()?,
         minor: minor.parse()?,
+        has_bfq: schedulers.contains("[bfq]"),
     })
 }
 
@@ -280,8 +323,26 @@ pub fn register(t: &mut Registry) {
         }
         Ok(())
     });
+    t.add(
+        "a limit below what is in use is refused where an update asks for a look first",
+        async |c| {
+            let container = c.container().args(&["probe", "memory", "20"]);
+            let memory = json!({"limit": 64 * MIB});
+            let container = container
+                .spec(|spec| spec["linux"]["resources"]["memory"] = memory)
+                .start()
+                .await?;
+            container.stdout.wait_for("ready").await?;
+            let lower = json!({"memory": {"limit": 8 * MIB, "checkBeforeUpdate": true}});
+            refused(container.update(&lower).await)?.saying("bytes are in use")?;
+            let limit = container.cgroup_value("memory", "memory.limit_in_bytes")?;
+            crate::same!(limit, (64 * MIB).to_string());
+            Ok(())
+        },
+    )
+    .differs("runc 1.1 does not know checkBeforeUpdate");
     t.add("a field that this node cannot have is refused by its name", async |c| {
-        for (resources, words) in impossible() {
+        for (resources, words) in impossible(&disk()?) {
             let container = c
                 .container()
                 .spec(|spec| merge(&mut spec["linux"]["resources"], resources.clone()));
@@ -294,7 +355,7 @@ pub fn register(t: &mut Registry) {
 }
 
 /// What is refused here, and what the error says.
-fn impossible() -> Vec<(Value, &'static str)> {
+fn impossible(disk: &Disk) -> Vec<(Value, &'static str)> {
     let devices = json!({"mlx5_nowhere": {"hcaHandles": 3}});
     let mut all = vec![
         (
@@ -337,6 +398,10 @@ fn impossible() -> Vec<(Value, &'static str)> {
         ]);
     } else {
         all.push((json!({"unified": {"memory.high": "1"}}), "linux.resources.unified"));
+        if !disk.has_bfq {
+            let weight = json!([{"major": disk.major, "minor": disk.minor, "weight": 500}]);
+            all.push((json!({"blockIO": {"weightDevice": weight}}), "weight_device"));
+        }
         let mounted = |controller: &str| std::path::Path::new("/sys/fs/cgroup").join(controller).exists();
         if !mounted("net_cls") {
             all.push((json!({"network": {"classID": 5}}), "net_cls"));
@@ -350,4 +415,90 @@ fn impossible() -> Vec<(Value, &'static str)> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every number and text in `value`, by its path; what is in a list by the list's.
+    fn paths(value: &Value, path: &str, into: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let below = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
+                    paths(value, &below, into);
+                }
+            }
+            _ => into.push(path.to_owned()),
+        }
+    }
+
+    /// runtime-spec's config-linux.md, "Control groups", version 1.2.
+    const OF_THE_SPEC: [&str; 32] = [
+        "memory.limit",
+        "memory.reservation",
+        "memory.swap",
+        "memory.kernel",
+        "memory.kernelTCP",
+        "memory.swappiness",
+        "memory.disableOOMKiller",
+        "memory.useHierarchy",
+        "memory.checkBeforeUpdate",
+        "cpu.shares",
+        "cpu.quota",
+        "cpu.burst",
+        "cpu.period",
+        "cpu.realtimeRuntime",
+        "cpu.realtimePeriod",
+        "cpu.cpus",
+        "cpu.mems",
+        "cpu.idle",
+        "pids.limit",
+        "blockIO.weight",
+        "blockIO.leafWeight",
+        "blockIO.weightDevice",
+        "blockIO.throttleReadBpsDevice",
+        "blockIO.throttleWriteBpsDevice",
+        "blockIO.throttleReadIOPSDevice",
+        "blockIO.throttleWriteIOPSDevice",
+        "hugepageLimits",
+        "network.classID",
+        "network.priorities",
+        "rdma",
+        "unified",
+        "devices",
+    ];
+
+    /// Those that have a behaviour of their own: here, and in the subject `devices`.
+    const ELSEWHERE: [&str; 4] = ["cpu.shares", "cpu.idle", "memory.checkBeforeUpdate", "devices"];
+
+    #[test]
+    fn every_field_of_the_spec_is_read_back_or_refused() {
+        let disk = Disk {
+            major: 8,
+            minor: 0,
+            has_bfq: false,
+        };
+        let mut tried: Vec<String> = ELSEWHERE.map(str::to_owned).to_vec();
+        for field in fields(&disk) {
+            assert!(
+                !field.v1.is_empty() || !field.v2.is_empty(),
+                "{} is nowhere",
+                field.name
+            );
+            paths(&field.resources, "", &mut tried);
+        }
+        for (resources, _) in impossible(&disk) {
+            paths(&resources, "", &mut tried);
+        }
+        for field in OF_THE_SPEC {
+            let is_tried = |path: &String| path == field || path.starts_with(&format!("{field}."));
+            assert!(tried.iter().any(is_tried), "{field} is not tried");
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod error;
 mod hierarchy;
 mod huge_pages;
 mod path;
+mod place;
 mod processes;
 mod remove;
 mod stats;
@@ -240,6 +241,19 @@ impl Cgroup {
             Driver::V1(v1) => v1.clone_into(),
             Driver::V2(v2) => v2.clone_into(),
         }
+    }
+
+    /// Puts a process into the container's cgroup in the unified hierarchy, if there is one, from outside: for what cannot be
+    /// forked into it. Slow after a quiet moment, see [`Cgroup::clone_into`].
+    ///
+    /// Where the container hands controllers on to cgroups that it made, as a systemd of its own does, its own takes no
+    /// process any more (cgroups(7), "no internal processes"): then it is put where `init` is, as runc does.
+    pub fn place(&self, pid: i32, init: Option<i32>) -> Result<(), Error> {
+        let unified = match &self.driver {
+            Driver::V1(v1) => v1.unified(),
+            Driver::V2(v2) => Some(v2.unified()),
+        };
+        unified.map_or(Ok(()), |part| place::place(part, pid, init))
     }
 
     /// Every process in the container's cgroups and below, in no order.

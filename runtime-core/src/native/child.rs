@@ -3,11 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
-
 use super::wire::Message;
 use super::{Error, Process, Stdio, io};
-use crate::cgroup::Cgroup;
 use crate::plan;
 use crate::sys::process;
 
@@ -24,15 +21,9 @@ pub(super) fn forked(message: Message) -> Result<Process, Error> {
     }
 }
 
-/// What only a process of the host's user namespace may do for one in another: hard limits, a lower OOM score, a place in
-/// the unified hierarchy of a hybrid host. The last is slow after a quiet moment (the kernel waits for a grace period).
-pub(super) fn from_outside(limits: &plan::Process, pid: i32, cgroup: Option<&Cgroup>) -> Result<(), Error> {
-    if let Some(directory) = cgroup.map(Cgroup::clone_into).transpose()?.flatten() {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&directory, c"cgroup.procs", flags, Mode::empty())
-            .and_then(|file| rustix::io::write(&file, pid.to_string().as_bytes()))
-            .map_err(|errno| io("joining the unified cgroup")(errno.into()))?;
-    }
+/// What only a process of the host's user namespace may do for one in another, beside placing it ([`crate::cgroup::Cgroup::place`]): hard
+/// limits, a lower OOM score.
+pub(super) fn limit_from_outside(limits: &plan::Process, pid: i32) -> Result<(), Error> {
     for limit in &limits.rlimits {
         process::set_rlimit(pid, limit).map_err(io("setting process.rlimits"))?;
     }

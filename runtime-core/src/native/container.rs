@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::child::{forked, from_outside, streams};
+use super::child::{forked, limit_from_outside, streams};
 use super::lifecycle_hooks::{poststop, run_hooks, state_of};
 use super::listener::Of;
 use super::recorder::Recorder;
@@ -113,17 +113,14 @@ impl Container {
                 }) => {
                     break Error::Setup(String::from_utf8_lossy(&payload).into_owned());
                 }
-                Some(message) if message.tag == Tag::Forked => {
+                Some(message) if matches!(message.tag, Tag::Forked | Tag::ForkedOutside) => {
+                    let outside = message.tag == Tag::ForkedOutside;
                     let process_handle = forked(message)?;
-                    if self.container.namespaces.user != Namespace::Host {
-                        if let Err(error) = from_outside(process, process_handle.pid(), Some(&self.cgroup)) {
-                            started = Some(process_handle);
-                            break error;
-                        }
-                        // One that has failed already says why.
-                        let _ = wire::send(&socket, Tag::Go, &[], &[]);
-                    }
+                    let settled = self.settle(process, process_handle.pid(), outside, &socket);
                     started = Some(process_handle);
+                    if let Err(error) = settled {
+                        break error;
+                    }
                 }
                 Some(message) if message.tag == Tag::Listener => {
                     let taken = match &started {
@@ -161,6 +158,21 @@ impl Container {
             process.wait()?;
         }
         Err(error)
+    }
+
+    /// What an exec's process cannot do itself: in a user namespace, or `outside` the container's cgroup. It waits for that.
+    fn settle(&self, plan: &plan::Process, pid: i32, outside: bool, socket: &OwnedFd) -> Result<(), Error> {
+        let mapped = self.container.namespaces.user != Namespace::Host;
+        if !mapped && !outside {
+            return Ok(());
+        }
+        self.cgroup.place(pid, Some(self.init))?;
+        if mapped {
+            limit_from_outside(plan, pid)?;
+        }
+        // One that has failed already says why.
+        let _ = wire::send(socket, Tag::Go, &[], &[]);
+        Ok(())
     }
 
     /// The container's cgroups.

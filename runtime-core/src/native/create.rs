@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::child::{forked, from_outside, streams};
+use super::child::{forked, limit_from_outside, streams};
 use super::container::{CGROUP_DELETE_LIMIT, Container};
 use super::lifecycle_hooks::{poststop, run_hooks, state_of};
 use super::member::Member;
@@ -181,7 +181,7 @@ impl Attempt<'_> {
         let join = cgroup.join_files()?;
         let unified = match self.plan.container.namespaces.user {
             Namespace::Host => cgroup.clone_into()?,
-            // The holder has no right to that cgroup any more: see `from_outside`.
+            // The holder has no right to that cgroup any more: see `Cgroup::place`.
             _ => None,
         };
         let view = View {
@@ -207,7 +207,10 @@ impl Attempt<'_> {
                 Tag::Forked => {
                     let init = forked(message)?;
                     if self.plan.container.namespaces.user != Namespace::Host {
-                        from_outside(&self.plan.process, init.pid(), self.cgroup.as_ref())?;
+                        if let Some(cgroup) = &self.cgroup {
+                            cgroup.place(init.pid(), None)?;
+                        }
+                        limit_from_outside(&self.plan.process, init.pid())?;
                         // It waits for that before it makes its cgroup namespace. One that has failed says why itself.
                         let _ = wire::send(&self.socket, Tag::Go, &[], &[]);
                     }

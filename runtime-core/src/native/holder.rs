@@ -281,7 +281,13 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
     else {
         return Ok(());
     };
-    match fork_sibling(inside.unified.as_ref()) {
+    let (forked, tag) = match fork_sibling(inside.unified.as_ref()) {
+        // The container hands controllers on to cgroups that it made: its own takes no process any more (cgroups(7), "no
+        // internal processes").
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => (fork_sibling(None), Tag::ForkedOutside),
+        forked => (forked, Tag::Forked),
+    };
+    match forked {
         Ok(Fork::Child) => {
             let streams = process::set_streams([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
             drop((stdin, stdout, stderr));
@@ -290,7 +296,7 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
                 None => serde_json::from_slice(&message.payload).map_err(io::Error::from),
             };
             match streams.and(plan) {
-                Ok(plan) => init::run_exec(inside, &plan, socket),
+                Ok(plan) => init::run_exec(inside, &plan, socket, tag == Tag::ForkedOutside),
                 Err(error) => {
                     wire::report(&socket, &format!("reading an exec's request: {error}"));
                     process::exit_now(1)
@@ -298,7 +304,7 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
             }
         }
         Ok(Fork::Parent(pid, pidfd)) => {
-            if wire::send(&socket, Tag::Forked, pid.to_string().as_bytes(), &[pidfd.as_fd()]).is_err() {
+            if wire::send(&socket, tag, pid.to_string().as_bytes(), &[pidfd.as_fd()]).is_err() {
                 return Err(Error::Alone);
             }
         }

@@ -92,13 +92,13 @@ fn init(
     Ok(prepared)
 }
 
-/// An exec'd process: never returns to the holder's code.
-pub fn run_exec(inside: &Inside, plan: &Process, socket: OwnedFd) -> ! {
-    let result = exec(inside, plan, &socket);
+/// An exec'd process: never returns to the holder's code. `outside`: it is not in the container's cgroup yet.
+pub fn run_exec(inside: &Inside, plan: &Process, socket: OwnedFd, outside: bool) -> ! {
+    let result = exec(inside, plan, &socket, outside);
     finish(result, plan, &socket)
 }
 
-fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, Error> {
+fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd, outside: bool) -> Result<Prepared, Error> {
     if let Some(cpus) = plan
         .cpu_affinity
         .as_ref()
@@ -110,10 +110,12 @@ fn exec(inside: &Inside, plan: &Process, socket: &OwnedFd) -> Result<Prepared, E
     inside.enter_cgroup_namespace()?;
     // Early: before it, a kill(0) of the program's own would reach the holder.
     entry::leave_session(&inside.container.id, !inside.container.no_new_keyring)?;
-    if inside.container.namespaces.user == Namespace::Host {
-        entry::set_limits(inside.proc.as_fd(), plan)?;
-    } else {
+    let mapped = inside.container.namespaces.user != Namespace::Host;
+    if mapped || outside {
         wait_for_go(socket)?;
+    }
+    if !mapped {
+        entry::set_limits(inside.proc.as_fd(), plan)?;
     }
     let root = inside.open_root()?;
     if plan.terminal {

@@ -47,6 +47,9 @@ pub enum Tag {
     /// holder → shim: a process was forked [its pid as text; fd: its pidfd]. On control for init, on the process socket
     /// for an exec.
     Forked = b'f',
+    /// holder → shim: the same, of an exec that the container's cgroup would not take: the shim places it, and says
+    /// [`Tag::Go`].
+    ForkedOutside = b'o',
     /// holder → shim: namespaces and mounts stand, the root is not yet switched: runtime hooks may run [].
     Hooks = b'h',
     /// shim → holder, shim → process: go on [].
@@ -73,6 +76,7 @@ impl Tag {
         [
             Self::Cgroups,
             Self::Forked,
+            Self::ForkedOutside,
             Self::Hooks,
             Self::Go,
             Self::Ready,

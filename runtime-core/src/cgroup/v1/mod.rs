@@ -83,6 +83,11 @@ impl V1 {
             .collect()
     }
 
+    /// The cgroup in the unified hierarchy of a hybrid host.
+    pub fn unified(&self) -> Option<&Directory> {
+        self.unified.as_ref()
+    }
+
     pub fn clone_into(&self) -> Result<Option<OwnedFd>, Error> {
         self.unified
             .as_ref()

@@ -56,6 +56,10 @@ impl V2 {
         self.part.has("")
     }
 
+    pub fn unified(&self) -> &Directory {
+        &self.part
+    }
+
     pub fn clone_into(&self) -> Result<Option<OwnedFd>, Error> {
         self.part.open("", OFlags::PATH | OFlags::DIRECTORY).map(Some)
     }
