@@ -7,7 +7,8 @@ use tokio::process::Command;
 use super::behaviours::read;
 use crate::expect::refused;
 use crate::harness::Registry;
-use crate::{node, same};
+use crate::spec::{mount, push};
+use crate::{node, processes, same};
 
 const MIB: u64 = 1 << 20;
 
@@ -105,6 +106,34 @@ fn scopes(t: &mut Registry) {
 }
 
 fn restarts(t: &mut Registry) {
+    t.add(
+        "a kill for want of memory is told although systemd took the cgroup away",
+        async |c| {
+            let script = "until [ -e /mnt/go ]; do sleep 0.1; done; exec probe memory 64";
+            let container = c.container().sh(script).spec(|spec| {
+                spec["linux"]["resources"]["memory"] = json!({"limit": 16 * MIB, "swap": 16 * MIB});
+                let directory = c.directory.display().to_string();
+                push(spec, "/mounts", mount("/mnt", "bind", &directory, &["bind", "ro"]));
+            });
+            let container = container.start().await?;
+            let shim = processes::shim_of(container.pid.get()).context("no shim")?;
+            let signal = |signal: &'static str| Command::new("kill").args([signal, &shim.to_string()]).status();
+            // What the cgroup counted is gone before the shim can look.
+            ensure!(signal("-STOP").await?.success());
+            std::fs::write(c.directory.join("go"), "").context("let it go")?;
+            let gone = c
+                .within(20, "systemd has taken the cgroup away", async || {
+                    Ok(!container.cgroup("").exists())
+                })
+                .await;
+            ensure!(signal("-CONT").await?.success());
+            gone?;
+            same!(container.wait().await?, 137);
+            c.events().wait_for(&container.id, "oom", |_| true).await?;
+            Ok(())
+        },
+    )
+    .differs("runc's shim reads what is gone");
     t.add("a scope that has failed leaves its name to a container", async |c| {
         let id = c.new_id();
         let unit = format!("{}-{id}.scope", c.namespace);

@@ -360,7 +360,7 @@ impl Cgroup {
     pub fn watch_oom(&self) -> Result<OomWatch, Error> {
         let watch = match &self.driver {
             Driver::V1(v1) => Watch::V1(v1.watch_oom()?),
-            Driver::V2(v2) => Watch::V2(v2.watch_oom()?),
+            Driver::V2(v2) => Watch::V2(v2.watch_oom(self.unit.is_some())?),
         };
         Ok(OomWatch { watch })
     }
@@ -382,6 +382,15 @@ impl OomWatch {
         match &mut self.watch {
             Watch::V1(watch) => watch.take(),
             Watch::V2(watch) => watch.take(),
+        }
+    }
+
+    /// [`OomWatch::take`] when the container's last process has ended; `killed`: of SIGKILL. systemd may have taken the
+    /// cgroup away with it by then, unread: the kill is told all the same where the cgroup above counted one.
+    pub fn take_last(&mut self, killed: bool) -> Result<u64, Error> {
+        match &mut self.watch {
+            Watch::V1(watch) => watch.take(),
+            Watch::V2(watch) => watch.take_last(killed),
         }
     }
 

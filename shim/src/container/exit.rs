@@ -76,7 +76,7 @@ pub async fn follow_init(container: Arc<Container>, init: Arc<backend::Process>,
     // Nothing awaits from here on: nobody who was unblocked acts before all of it is told.
     container.set_state(State::Stopped);
     container.init.set_outcome(Outcome::Exited(exit));
-    container.last_oom_check();
+    container.last_oom_check(exit.status);
     container.publish_exit(&container.id, pid, exit);
 }
 

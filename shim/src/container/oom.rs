@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use containerd_shim_protos::events::task::TaskOOM;
 use containerd_shim_protos::topics;
-use runtime_core::cgroup::OomWatch;
+use runtime_core::cgroup::{self, OomWatch};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
@@ -17,6 +17,9 @@ use crate::service::errors::chain;
 /// How often and how far apart a kill is looked for that was announced; what ends later is seen when init ends.
 const LOOKS: usize = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+
+/// How a process that was killed is reported: 128 + SIGKILL.
+const KILLED: u32 = 128 + libc::SIGKILL as u32;
 
 /// When to look next.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,11 +88,15 @@ async fn follow(fd: AsyncFd<OwnedFd>, container: Weak<Container>) {
 impl Container {
     /// Publishes what happened since the last look.
     fn check_oom(&self) -> Look {
+        self.look(OomWatch::take)
+    }
+
+    fn look(&self, take: impl FnOnce(&mut OomWatch) -> Result<u64, cgroup::Error>) -> Look {
         let mut watching = self.oom();
         let Some(watching) = watching.as_mut() else {
             return Look::Over;
         };
-        match watching.watch.take() {
+        match take(&mut watching.watch) {
             Ok(0) if watching.watch.pending() => Look::Again,
             Ok(0) => Look::Wait,
             Ok(_kills) => {
@@ -108,8 +115,8 @@ impl Container {
     }
 
     /// The kill that ended init may not have been told yet: it goes before the exit.
-    pub(super) fn last_oom_check(&self) {
-        self.check_oom();
+    pub(super) fn last_oom_check(&self, status: u32) {
+        self.look(|watch| watch.take_last(status == KILLED));
         self.oom().take();
     }
 
