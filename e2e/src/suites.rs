@@ -232,8 +232,8 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
         (with_kind, &go_tools::ETCD),
         (with_kind, &go_tools::KIND),
     ]);
-    if args.wants(UNIT) && choice.filter.is_empty() {
-        results.push((UNIT, unit::run().await?));
+    if args.wants_foreign(UNIT) {
+        results.push((UNIT, unit::run(&args.filter).await?));
     }
     let others = with_client || with_cri || with_chart || with_node || with_kind;
     if others || SUITES.iter().any(|suite| args.wants(suite.name)) {
