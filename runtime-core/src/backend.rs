@@ -310,7 +310,7 @@ impl Container {
     pub fn helper(&self) -> Option<i32> {
         match self {
             Self::Native(container) => Some(container.holder_pid()),
-            Self::Gvisor(_) => None,
+            Self::Gvisor(container) => container.place(),
         }
     }
 
@@ -318,7 +318,7 @@ impl Container {
     pub fn end_helper(&self) -> Result<(), Error> {
         match self {
             Self::Native(container) => container.end_holder()?,
-            Self::Gvisor(_) => {}
+            Self::Gvisor(container) => container.end_place()?,
         }
         Ok(())
     }

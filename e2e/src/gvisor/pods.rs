@@ -326,7 +326,6 @@ pub fn register(t: &mut Registry) {
             ),
             ("AppArmor", linux["apparmor"]["enabled"] == true),
             ("SELinux", linux["selinux"]["enabled"] == true),
-            ("systemd's cgroups", linux["cgroup"]["systemd"] == true),
         ] {
             ensure!(!found, "{what}: {features}");
         }

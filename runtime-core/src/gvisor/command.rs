@@ -11,11 +11,11 @@ pub const CONSOLE_FD: i32 = 4;
 
 /// What comes before runsc's verb, always the same for one sandbox: the sentry is started with it.
 ///
-/// cgroups are ours. Writes go to the rootfs, as they do natively: what a container wrote is in its snapshot. seccomp profiles,
-/// set-user-ID programs and raw sockets are as the spec says of each container; without these flags the sentry would ignore
-/// the first, refuse the second where it is allowed, and take CAP_NET_RAW away in silence.
-pub fn global(config: &Config, state: &Path, network: Network) -> Vec<String> {
-    vec![
+/// cgroups are ours. seccomp profiles, set-user-ID programs and raw sockets are as the spec says of each container; without
+/// these flags the sentry would ignore the first, refuse the second where it is allowed, and take CAP_NET_RAW away in silence.
+/// `logs` is the directory for this pod's debug logs.
+pub fn global(config: &Config, state: &Path, network: Network, logs: Option<&Path>) -> Vec<String> {
+    let mut line = vec![
         "runsc".into(),
         format!("--root={}", state.display()),
         format!("--log=/proc/self/fd/{LOG_FD}"),
@@ -23,12 +23,19 @@ pub fn global(config: &Config, state: &Path, network: Network) -> Vec<String> {
         format!("--platform={}", config.platform.flag()),
         format!("--network={}", network.flag()),
         "--ignore-cgroups=true".into(),
-        "--overlay2=none".into(),
+        format!("--file-access={}", config.file_access.flag()),
+        format!("--overlay2={}", config.overlay.flag()),
         "--oci-seccomp=true".into(),
         "--allow-suid=true".into(),
         "--net-raw=true".into(),
         "--host-settings=ignore".into(),
-    ]
+    ];
+    if let Some(logs) = logs {
+        // A name that ends so is a directory to runsc.
+        line.extend(["--debug=true".into(), format!("--debug-log={}/", logs.display())]);
+    }
+    line.extend(config.flags.iter().map(|(name, value)| format!("--{name}={value}")));
+    line
 }
 
 /// `create`: afterwards the sandbox, or the container in it, waits for its start.
@@ -41,6 +48,16 @@ pub fn create(id: &str, bundle: &Path, pid_file: Option<&Path>, terminal: bool) 
     }
     arguments.push(id.into());
     arguments
+}
+
+/// `create` and `start` in one, for a container that joins a sandbox: what it has to say beforehand, it says to the sentry alone.
+pub fn run(id: &str, bundle: &Path) -> Vec<String> {
+    vec![
+        "run".into(),
+        "--detach".into(),
+        format!("--bundle={}", bundle.display()),
+        id.into(),
+    ]
 }
 
 /// `start`.
@@ -64,16 +81,26 @@ mod tests {
 
     #[test]
     fn a_command_line_says_what_the_node_chose() {
-        let config = Config::of(&crate::policy::Policy::default());
-        let line = global(&config, Path::new("/run/nucleus/gvisor/k8s.io/p1"), Network::Host).join(" ");
+        let mut config = Config::of(&crate::policy::Policy::default());
+        let state = Path::new("/run/nucleus/gvisor/k8s.io/p1");
+        let line = global(&config, state, Network::Host, None).join(" ");
         for flag in [
             "--root=/run/nucleus/gvisor/k8s.io/p1",
             "--platform=systrap",
             "--network=host",
             "--ignore-cgroups=true",
+            "--file-access=exclusive",
+            "--overlay2=root:self",
         ] {
             assert!(line.contains(flag), "{line}");
         }
+        assert!(!line.contains("debug"), "{line}");
+        config.flags = vec![("dcache".into(), "100".into())];
+        let line = global(&config, state, Network::Host, Some(Path::new("/var/log/runsc/p1"))).join(" ");
+        assert!(
+            line.ends_with("--debug=true --debug-log=/var/log/runsc/p1/ --dcache=100"),
+            "{line}"
+        );
         assert_eq!(
             create("c1", Path::new("/b"), Some(Path::new("/p")), true),
             [
@@ -84,6 +111,7 @@ mod tests {
                 "c1"
             ]
         );
+        assert_eq!(run("c1", Path::new("/b")), ["run", "--detach", "--bundle=/b", "c1"]);
         assert_eq!(
             create("c1", Path::new("/b"), None, false),
             ["create", "--bundle=/b", "c1"]

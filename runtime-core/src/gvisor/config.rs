@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub use crate::policy::{Network, Platform};
+pub use crate::policy::{FileAccess, Network, Overlay, Platform};
 
 use crate::policy::Policy;
 
@@ -17,6 +17,14 @@ pub struct Config {
     pub platform: Platform,
     /// Whose network stack containers use.
     pub network: Network,
+    /// Whether somebody else changes root file systems.
+    pub file_access: FileAccess,
+    /// Where what is written to root file systems goes.
+    pub overlay: Overlay,
+    /// Above the directories of the pods' debug logs.
+    pub debug_log: Option<PathBuf>,
+    /// More flags for runsc, with their values.
+    pub flags: Vec<(String, String)>,
 }
 
 impl Config {
@@ -27,6 +35,13 @@ impl Config {
             sha256: policy.gvisor_sha256.value.0.clone(),
             platform: policy.gvisor_platform.value,
             network: policy.gvisor_network.value,
+            file_access: policy.gvisor_file_access.value,
+            overlay: policy.gvisor_overlay2.value,
+            debug_log: match policy.gvisor_debug_log.value.0.as_str() {
+                "" => None,
+                path => Some(path.into()),
+            },
+            flags: policy.gvisor_flags.value.0.clone(),
         }
     }
 }
@@ -49,6 +64,27 @@ impl Network {
             Self::Sandbox => "sandbox",
             Self::Host => "host",
             Self::None => "none",
+        }
+    }
+}
+
+impl FileAccess {
+    /// Its name for runsc.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl Overlay {
+    /// Its name for runsc.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::RootSelf => "root:self",
+            Self::RootMemory => "root:memory",
         }
     }
 }

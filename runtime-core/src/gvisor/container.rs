@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::LinuxResources;
 use serde::de::IgnoredAny;
 
+use super::create::place_error;
 use super::launch::{Call, Files};
 use super::process::{Process, WAIT};
 use super::sandbox::Sandbox;
@@ -15,7 +16,7 @@ use super::{Error, command, failing};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::hooks;
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
-use crate::native::{self, Stdio};
+use crate::native::{self, Member, Stdio};
 use crate::plan;
 use crate::record::Record;
 
@@ -42,6 +43,9 @@ pub struct Container {
     pub(super) role: Role,
     pub(super) container: plan::Container,
     pub(super) cgroup: Cgroup,
+    /// Whether runsc knows of it since Create: of a pod's first container, and of one with a terminal, whose console it makes
+    /// then. To any other a single runsc does both, at Start.
+    pub(super) was_announced: bool,
     /// Signals to the container's first process, and to all of them.
     pub(super) init: Arc<Process>,
     pub(super) inner: Mutex<Inner>,
@@ -55,6 +59,8 @@ pub(super) struct Inner {
     pub deleted: bool,
     /// How many execs there were: for the names of their files.
     pub execs: u64,
+    /// What holds the place in a member's scope, until its gofer is in it.
+    pub place: Option<Member>,
 }
 
 impl Container {
@@ -77,13 +83,19 @@ impl Container {
                 Some(Files {
                     container: self.container.clone(),
                     mounts: self.sandbox.directory.mounts(),
+                    leftover: self.sandbox.leftover(),
                 }),
                 stdio,
             ),
         };
+        let verb = if self.was_announced {
+            command::start(&self.id)
+        } else {
+            command::run(&self.id, &self.sandbox.directory.bundle(&self.id))
+        };
         let call = Call {
             command: "start",
-            arguments: self.sandbox.arguments(command::start(&self.id)),
+            arguments: self.sandbox.arguments(verb),
             executable: &self.sandbox.executable,
             runsc: &self.sandbox.runsc,
             files,
@@ -91,7 +103,9 @@ impl Container {
             console: None,
             terminal: false,
         };
-        match call.run(stdio) {
+        let ran = call.run(stdio);
+        self.end_place()?;
+        match ran {
             Ok(()) => {}
             // A program that ends at once takes its sentry along before runsc has heard that it runs. Its status is the sentry's.
             Err(Error::Runsc { text, .. }) if self.role == Role::Root && is_hung_up(&text) && self.ends_soon() => {}
@@ -119,6 +133,20 @@ impl Container {
             // It may have ended by itself; the hook's error is the one to be told.
             let _ = self.init.signal(libc::SIGKILL);
         })
+    }
+
+    /// The pid of what holds the place in its scope.
+    pub fn place(&self) -> Option<i32> {
+        self.inner().place.as_ref().map(Member::pid)
+    }
+
+    /// Ends what holds the place in its scope, if there is one.
+    ///
+    /// # Errors
+    /// What keeps it from being reaped.
+    pub fn end_place(&self) -> Result<(), Error> {
+        let place = self.inner().place.take();
+        place.map_or(Ok(()), |place| place.end().map_err(place_error))
     }
 
     fn ends_soon(&self) -> bool {
@@ -229,6 +257,7 @@ impl Container {
             },
         }
         self.sandbox.unlimit(&self.id);
+        self.end_place()?;
         // Whatever there is of a gofer ends here.
         let removed = self.cgroup.delete(CGROUP_DELETE_LIMIT);
         let state = || state_of(&self.container, "stopped", 0);

@@ -19,10 +19,10 @@ use super::sandbox::{Sandbox, Sandboxes};
 use super::spec::{self, Role};
 use super::state::{self, Directory};
 use super::terminal::{accept, give, listen, resize};
-use super::{Config, Error, command, failing, file};
+use super::{Config, Error, command, failing, file, flags};
 use crate::cgroup::{self, Cgroup};
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
-use crate::native::{self, Executable, Owner, Stdio};
+use crate::native::{self, Executable, Member, Owner, Stdio};
 use crate::plan::Plan;
 use crate::record::{self, ProcessId, Record};
 
@@ -41,6 +41,7 @@ impl Container {
     ) -> Result<(Self, Launched), Error> {
         let role = spec::role(plan);
         spec::check(plan, &role, config.network)?;
+        flags::check(&config.flags)?;
         let sandbox = match &role {
             Role::Root => Arc::new(Sandbox::new(
                 plan.id.clone(),
@@ -56,13 +57,6 @@ impl Container {
             })?,
         };
         let cgroup = Cgroup::open(&plan.cgroup)?;
-        if cgroup.needs_member() {
-            // A scope ends when nothing is in it, and a member of a pod has no process on the host before its start.
-            return Err(Error::Unsupported {
-                field: "linux.cgroupsPath (a scope of systemd's)".into(),
-                reason: "its cgroups are made by cgroupfs; set SystemdCgroup to false for this handler",
-            });
-        }
         cgroup.check_free()?;
         let mut record = record(plan, owner, &sandbox)?;
         record.write(&plan.bundle)?;
@@ -71,15 +65,18 @@ impl Container {
             role: &role,
             sandbox: &sandbox,
             cgroup: None,
+            place: None,
         };
         match attempt.run(&mut record, &mut stdio) {
             Ok((process, console, cgroup)) => {
+                let place = attempt.place.take();
                 if role == Role::Root {
                     sandboxes.add(&sandbox);
                 }
                 let process = Arc::new(process);
                 let container = Self {
                     id: plan.id.clone(),
+                    was_announced: announces(plan, &role),
                     role,
                     container: plan.container.clone(),
                     cgroup,
@@ -90,6 +87,7 @@ impl Container {
                         started: false,
                         deleted: false,
                         execs: 0,
+                        place,
                     }),
                 };
                 Ok((container, Launched { process, console }))
@@ -135,6 +133,8 @@ struct Attempt<'a> {
     role: &'a Role,
     sandbox: &'a Arc<Sandbox>,
     cgroup: Option<Cgroup>,
+    /// What holds a scope's place, until there is something of the container's in it.
+    place: Option<Member>,
 }
 
 impl Attempt<'_> {
@@ -143,6 +143,9 @@ impl Attempt<'_> {
         let directory = &sandbox.directory;
         if *self.role == Role::Root {
             directory.make()?;
+            if let Some(above) = &sandbox.config.debug_log {
+                directory.make_logs(above)?;
+            }
         }
         let bundle = directory.bundle(&plan.id);
         state::make(&bundle)?;
@@ -152,8 +155,12 @@ impl Attempt<'_> {
         write_private(&bundle.join("config.json"), &document)?;
         let resources = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let description = format!("nucleus container {}", plan.id);
+        if Cgroup::open(&plan.cgroup)?.needs_member() {
+            self.place = Some(Member::spawn(&sandbox.executable, &plan.id).map_err(place_error)?);
+        }
         let request = cgroup::Request {
             resources,
+            member: self.place.as_ref().map(Member::pid),
             description: &description,
             ..cgroup::Request::default()
         };
@@ -173,20 +180,23 @@ impl Attempt<'_> {
         let pid_file = bundle.join("pid");
         let root = *self.role == Role::Root;
         let verb = command::create(&plan.id, &bundle, root.then_some(pid_file.as_path()), terminal);
-        let call = Call {
-            command: "create",
-            arguments: sandbox.arguments(verb),
-            executable: &sandbox.executable,
-            runsc: &sandbox.runsc,
-            files: root.then(|| Files {
-                container: plan.container.clone(),
-                mounts: directory.mounts(),
-            }),
-            cgroup: &cgroup,
-            console: terminal.then_some(bundle.as_path()),
-            terminal: false,
-        };
-        call.run(if root { std::mem::take(stdio) } else { Stdio::default() })?;
+        if announces(plan, self.role) {
+            let call = Call {
+                command: "create",
+                arguments: sandbox.arguments(verb),
+                executable: &sandbox.executable,
+                runsc: &sandbox.runsc,
+                files: root.then(|| Files {
+                    container: plan.container.clone(),
+                    mounts: directory.mounts(),
+                    leftover: sandbox.leftover(),
+                }),
+                cgroup: &cgroup,
+                console: terminal.then_some(bundle.as_path()),
+                terminal: false,
+            };
+            call.run(if root { std::mem::take(stdio) } else { Stdio::default() })?;
+        }
         let console = match listener {
             Some((listener, path)) => {
                 let master = accept(&listener)?;
@@ -199,6 +209,10 @@ impl Attempt<'_> {
             }
             None => None,
         };
+        if root && let Some(place) = self.place.take() {
+            // The sentry and its gofer are in it now.
+            place.end().map_err(place_error)?;
+        }
         let process = if root {
             let (id, pidfd) = sentry(&pid_file)?;
             record.init = Some(id);
@@ -240,6 +254,9 @@ impl Attempt<'_> {
                 let _ = self.sandbox.call::<IgnoredAny>(DESTROY, &self.plan.id);
             }
         }
+        if let Some(place) = self.place.take() {
+            let _ = place.end();
+        }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.delete(CGROUP_DELETE_LIMIT);
         }
@@ -252,6 +269,15 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+pub(super) fn place_error(error: native::Error) -> Error {
+    Error::Place(Box::new(error))
+}
+
+/// Whether a runsc is run for Create.
+fn announces(plan: &Plan, role: &Role) -> bool {
+    *role == Role::Root || plan.process.terminal
 }
 
 /// The sentry that runsc has left to us: we are its parent's subreaper.
@@ -269,9 +295,12 @@ fn sentry(pid_file: &Path) -> Result<(ProcessId, OwnedFd), Error> {
 
 pub(super) fn write_private(path: &Path, document: &serde_json::Value) -> Result<(), Error> {
     let text = serde_json::to_vec(document).map_err(|error| file("writing", path)(error.into()))?;
+    write_file(path, &text).map_err(file("writing", path))
+}
+
+/// For root alone.
+pub(super) fn write_file(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mut options = File::options();
-    let opened = options.write(true).create(true).truncate(true).mode(0o600).open(path);
-    opened
-        .and_then(|mut opened| opened.write_all(&text))
-        .map_err(file("writing", path))
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(text)
 }

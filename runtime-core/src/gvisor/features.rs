@@ -15,7 +15,6 @@ pub fn features() -> Value {
     features["hooks"] = json!(["prestart", "createRuntime", "poststart", "poststop"]);
     features["linux"]["namespaces"] = json!(["ipc", "mount", "network", "pid", "uts"]);
     features["linux"]["mountExtensions"]["idmap"]["enabled"] = json!(false);
-    features["linux"]["cgroup"]["systemd"] = json!(false);
     for module in ["apparmor", "selinux"] {
         features["linux"][module]["enabled"] = json!(false);
     }
@@ -49,7 +48,7 @@ mod tests {
                 .contains(&json!("user"))
         );
         assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], false);
-        assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+        assert_eq!(features["linux"]["cgroup"], crate::host::features()["linux"]["cgroup"]);
         assert_eq!(features["linux"]["apparmor"]["enabled"], false);
         assert_eq!(features["linux"]["selinux"]["enabled"], false);
         let actions = features["linux"]["seccomp"]["actions"].as_array().unwrap();

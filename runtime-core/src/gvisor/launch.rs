@@ -47,6 +47,8 @@ pub struct Files {
     pub container: plan::Container,
     /// The directory in which the sources of bind mounts appear, each under its number.
     pub mounts: PathBuf,
+    /// A file at the top of the rootfs that is removed first, if it is there.
+    pub leftover: Option<String>,
 }
 
 /// One call of runsc.

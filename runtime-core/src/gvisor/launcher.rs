@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::command::{CONSOLE_FD, LOG_FD};
 use super::launch::{Files, Request};
@@ -111,6 +111,16 @@ fn mount(files: &Files) -> Result<(), Error> {
         ..MountAttr::default()
     };
     set_attributes(tree.root(), true, nodev).map_err(failing("taking device nodes from the rootfs"))?;
+    if let Some(name) = files.leftover.as_ref().filter(|_| !container.rootfs.readonly) {
+        match rustix::fs::unlinkat(tree.root(), name.as_str(), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => {
+                return Err(failing("removing what an earlier sentry left in the rootfs")(
+                    errno.into(),
+                ));
+            }
+        }
+    }
     tree.attach_root(&container)?;
     tree.seal_paths(&container)?;
     let directory = |path: &Path| {

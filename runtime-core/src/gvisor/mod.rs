@@ -13,10 +13,12 @@ mod control;
 mod create;
 mod exec;
 mod features;
+mod flags;
 mod launch;
 mod launcher;
 mod limits;
 mod process;
+mod releases;
 mod sandbox;
 mod spec;
 mod state;
@@ -53,12 +55,22 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// Where debug logs are to go.
+    #[error("gvisor.debug_log {}", path.display())]
+    Logs {
+        path: PathBuf,
+        #[source]
+        source: Box<Error>,
+    },
     /// runsc is not to be trusted, or too old.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// A field of the spec that gVisor cannot honour.
     #[error("{field} is not supported with runtime = \"gvisor\": {reason}")]
     Unsupported { field: String, reason: &'static str },
+    /// A flag of the node's for runsc that is not to be set.
+    #[error("gvisor.flags: {name} is refused: {reason}")]
+    Flag { name: String, reason: String },
     /// The container belongs to a sandbox that this shim does not have.
     #[error("container {id} is to join the sandbox {sandbox}, which does not run here")]
     NoSandbox { id: String, sandbox: String },
@@ -99,6 +111,9 @@ pub enum Error {
     Cgroup(#[from] crate::cgroup::Error),
     #[error(transparent)]
     Record(#[from] crate::record::Error),
+    /// The process that holds a scope's place.
+    #[error(transparent)]
+    Place(Box<crate::native::Error>),
 }
 
 impl Error {
@@ -113,7 +128,7 @@ impl Error {
 
     /// Whether the request is at fault, not the host.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Unsupported { .. } | Self::State { .. })
+        matches!(self, Self::Unsupported { .. } | Self::State { .. } | Self::Flag { .. })
     }
 }
 

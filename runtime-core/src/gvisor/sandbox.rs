@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::config::{Config, Network};
+use super::config::{Config, Network, Overlay};
 use super::control::Control;
 use super::limits::Limits;
 use super::state::Directory;
@@ -65,9 +65,16 @@ impl Sandbox {
 
     /// All arguments of a runsc for this sandbox.
     pub(super) fn arguments(&self, verb: Vec<String>) -> Vec<String> {
-        let mut arguments = command::global(&self.config, self.directory.path(), self.network);
+        let logs = self.config.debug_log.as_ref().map(|above| self.directory.logs(above));
+        let mut arguments = command::global(&self.config, self.directory.path(), self.network, logs.as_deref());
         arguments.extend(verb);
         arguments
+    }
+
+    /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over: the file
+    /// of its overlay.
+    pub(super) fn leftover(&self) -> Option<String> {
+        (self.config.overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
     }
 
     pub(super) fn set_process(&self, id: ProcessId, pidfd: OwnedFd) {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::releases::Releases;
 use super::{Error, file};
 
 /// How often others may take a directory away from under us.
@@ -46,6 +47,21 @@ impl Directory {
         self.0.join("mounts")
     }
 
+    /// Where the debug logs of this sandbox are, `above` all of them.
+    pub fn logs(&self, above: &Path) -> PathBuf {
+        let own = self.0.strip_prefix(ROOT).unwrap_or(&self.0);
+        above.join(own)
+    }
+
+    /// Makes the directory of the debug logs; it stays when the sandbox goes.
+    pub fn make_logs(&self, above: &Path) -> Result<(), Error> {
+        let logs = self.logs(above);
+        make_from(above, &logs).map_err(|source| Error::Logs {
+            path: logs,
+            source: Box::new(source),
+        })
+    }
+
     /// Makes it, mode 0700. What is there from before (a sandbox of this name whose shim was never cleaned up after) goes.
     pub fn make(&self) -> Result<(), Error> {
         remove_tree(&self.0).map_err(file("removing", &self.0))?;
@@ -67,9 +83,7 @@ impl Directory {
     }
 
     fn make_with_those_above(&self) -> Result<(), Error> {
-        let mut paths: Vec<&Path> = self.0.ancestors().collect();
-        paths.retain(|path| path.starts_with("/run/nucleus"));
-        paths.into_iter().rev().try_for_each(make)
+        make_from(Path::new("/run/nucleus"), &self.0)
     }
 
     /// Removes it with all that is in it, and the namespace's directory with the last one; no error where there is none.
@@ -90,6 +104,23 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// What is remembered of runscs, beside the namespaces' directories.
+pub fn releases() -> Releases {
+    Releases::within(Path::new(ROOT))
+}
+
+/// Makes the directory that is above all.
+pub fn make_root() -> Result<(), Error> {
+    make_from(Path::new("/run/nucleus"), Path::new(ROOT))
+}
+
+/// Makes `last` and those above it, from `first` on.
+fn make_from(first: &Path, last: &Path) -> Result<(), Error> {
+    let mut paths: Vec<&Path> = last.ancestors().take_while(|path| path.starts_with(first)).collect();
+    paths.reverse();
+    paths.into_iter().try_for_each(make)
 }
 
 /// Makes one directory for root alone; one that is there has to be root's, and nobody else's to write.
@@ -135,5 +166,9 @@ mod tests {
         }
         let directory = Directory::of("k8s.io", "p1").unwrap();
         assert_eq!(directory.path(), Path::new("/run/nucleus/gvisor/k8s.io/p1"));
+        assert_eq!(
+            directory.logs(Path::new("/var/log/g")),
+            Path::new("/var/log/g/k8s.io/p1")
+        );
     }
 }

@@ -14,7 +14,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use sha2::{Digest, Sha256};
 
 use super::config::Config;
-use super::version;
+use super::releases::Identity;
+use super::{state, version};
 use crate::sys::spawn;
 
 /// Why a runsc is not run.
@@ -56,12 +57,11 @@ pub enum Untrusted {
 #[derive(Debug)]
 pub struct Runsc {
     fd: OwnedFd,
-    path: PathBuf,
 }
 
 impl Runsc {
-    /// Finds, opens and checks the runsc of `config`. Takes the time of one `runsc --version`, and of reading the file where its
-    /// digest is pinned: once a shim.
+    /// Finds, opens and checks the runsc of `config`, once a shim. Takes the time of one `runsc --version` where it was not
+    /// asked before, and of reading the file where its digest is pinned.
     ///
     /// # Errors
     /// What is wrong with it, each by its own text.
@@ -82,19 +82,27 @@ impl Runsc {
                 return Err(Untrusted::Digest { path, found, expected });
             }
         }
-        let said = ask_version(&fd).map_err(failed("asking for its version"))?;
-        let runsc = Self { fd, path };
-        match version::date(&said) {
-            None => Err(Untrusted::NoVersion {
-                path: runsc.path,
-                said: said.lines().next().unwrap_or_default().to_owned(),
-            }),
-            Some(found) if found < version::MINIMUM => Err(Untrusted::Old {
-                path: runsc.path,
-                found,
-            }),
-            Some(_) => Ok(Arc::new(runsc)),
+        let identity = Identity::of(&fd).map_err(failed("looking at it"))?;
+        let releases = state::releases();
+        let found = match releases.get(identity) {
+            Some(found) => found,
+            None => {
+                let said = ask_version(&fd).map_err(failed("asking for its version"))?;
+                let found = version::date(&said).ok_or_else(|| Untrusted::NoVersion {
+                    path: path.clone(),
+                    said: said.lines().next().unwrap_or_default().to_owned(),
+                })?;
+                // What cannot be remembered is asked again by the next pod.
+                if state::make_root().is_ok() {
+                    let _ = releases.put(identity, found);
+                }
+                found
+            }
+        };
+        if found < version::MINIMUM {
+            return Err(Untrusted::Old { path, found });
         }
+        Ok(Arc::new(Self { fd }))
     }
 
     /// What is to be executed, by fd.

@@ -35,6 +35,7 @@ pub use clean::{Cleaned, clean};
 pub use container::Container;
 pub use create::create;
 pub use holder::holder_main;
+pub(crate) use member::Member;
 pub use member::{ACTION as MEMBER_ACTION, member_main};
 pub(crate) use wire::{from_memfd, memfd};
 

@@ -31,13 +31,13 @@ pub use host_path::gives_away;
 pub use landlock::{Ports, Scopes, Trees};
 pub(crate) use landlock::{is_in, plain};
 pub use pins::{Directory, Pins};
-pub use program::{Digest, Paths};
+pub use program::{Digest, Flags, Paths};
 pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use secrets::Secrets;
 pub use settings::{Layer, Policy, SETTINGS, Setting};
 pub use values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime,
-    SeccompMode, Tier, Value,
+    CapabilityLimit, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay, Platform, Proc,
+    Runtime, SeccompMode, Tier, Value,
 };
 
 use std::fmt;

@@ -64,6 +64,36 @@ impl fmt::Display for Digest {
     }
 }
 
+/// More of a program's flags, each with its value. Which of them it may be given is not known here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flags(pub Vec<(String, String)>);
+
+impl Value for Flags {
+    const EXPECTED: &'static str = "a list of `name=value`, names without dashes in front";
+
+    fn parse(given: Given<'_>) -> Option<Self> {
+        let flag = |entry: &str| {
+            let (name, value) = entry.split_once('=')?;
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            let fits = !name.is_empty() && !name.starts_with('-') && name.bytes().all(is_name) && !value.contains('\0');
+            fits.then(|| (name.to_owned(), value.to_owned()))
+        };
+        given.list()?.into_iter().map(flag).collect::<Option<_>>().map(Self)
+    }
+
+    /// As for [`Paths`].
+    fn stricter(&self, other: &Self) -> Self {
+        other.clone()
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.0.iter().map(|(name, value)| format!("{name}={value}"));
+        f.debug_list().entries(entries).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +122,21 @@ mod tests {
         assert_eq!(digest("sha256:"), None, "not any");
         assert_eq!(digest("abc"), None);
         assert_eq!(digest(&"xy".repeat(32)), None);
+    }
+
+    #[test]
+    fn a_flag_has_a_value_and_no_dashes() {
+        let flags = |list: &[&str]| {
+            let list = list.iter().map(|&flag| flag.to_owned()).collect();
+            Flags::parse(Given::Toml(&toml::Value::List(list))).map(|flags| flags.to_string())
+        };
+        assert_eq!(
+            flags(&["dcache=100", "a=b=c"]).as_deref(),
+            Some(r#"["dcache=100", "a=b=c"]"#)
+        );
+        assert_eq!(flags(&[]).as_deref(), Some("[]"));
+        for wrong in ["--dcache=100", "dcache", "=1", "a b=1", "a=\0"] {
+            assert_eq!(flags(&[wrong]), None, "{wrong}");
+        }
     }
 }

@@ -6,12 +6,12 @@ use super::audit::Audit;
 use super::egress::Egress;
 use super::landlock::{Ports, Scopes, Trees};
 use super::pins::{Directory, Pins};
-use super::program::{Digest, Paths};
+use super::program::{Digest, Flags, Paths};
 use super::resolve::decide;
 use super::secrets::Secrets;
 use super::values::{
-    CapabilityLimit, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Platform, Proc, Runtime,
-    SeccompMode, Tier, Value,
+    CapabilityLimit, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay, Platform, Proc,
+    Runtime, SeccompMode, Tier, Value,
 };
 use super::{Decided, Error, nearest};
 
@@ -163,6 +163,25 @@ settings! {
 
     /// Whose network stack the containers of a sandbox use. Pods of the host's network have the host's, unless this is `none`.
     "gvisor.network" gvisor_network: Network, Network::Sandbox, Network::Sandbox, false;
+
+    /// Whether anybody but its sentry changes a container's root file system while it runs. `exclusive`: nobody does, and the sentry
+    /// remembers what it was told. `shared`: the sentry asks the host each time. Volumes are always shared.
+    "gvisor.file_access" gvisor_file_access: FileAccess, FileAccess::Exclusive, FileAccess::Exclusive, false;
+
+    /// Where a sentry keeps what a container writes to its root file system. `root:self`: in one file at its top,
+    /// `.gvisor.filestore.` and the sandbox's name, which counts for what the pod uses of the node's disk; nothing else is
+    /// written to the host. `none`: in the root file system, file by file, for whoever reads or commits a container's snapshot; each
+    /// file that is made or removed is then the host's work. `root:memory`: in memory, which counts for the pod's. Volumes are
+    /// written to in any case.
+    "gvisor.overlay2" gvisor_overlay2: Overlay, Overlay::RootSelf, Overlay::RootSelf, false;
+
+    /// A directory for the sentries' debug logs; each pod has one of its name below the one of its namespace, which stays when
+    /// the pod goes. It has to be root's, writable by root alone. Logs show what workloads do.
+    "gvisor.debug_log" gvisor_debug_log: Directory, Directory::default(), Directory::default(), false;
+
+    /// More flags for runsc, as `name=value`: of those that weaken nothing, each of which [gvisor.md](gvisor.md) names. Any other is
+    /// refused.
+    "gvisor.flags" gvisor_flags: Flags, Flags::default(), Flags::default(), false;
 
     /// Sets no_new_privs on every process, whatever the pod says (`allowPrivilegeEscalation`): no set-user-ID program and no
     /// file capability gives anything.

@@ -257,6 +257,26 @@ choice! {
     None = "none"
 }
 
+choice! {
+    /// Whether anybody but its sentry changes a container's root file system.
+    FileAccess: "\"shared\" or \"exclusive\"",
+    /// Somebody may: the sentry asks the host each time.
+    Shared = "shared",
+    /// Nobody does: the sentry remembers what it was told.
+    Exclusive = "exclusive"
+}
+
+choice! {
+    /// Where a sentry keeps what is written to a container's root file system.
+    Overlay: "\"none\", \"root:self\" or \"root:memory\"",
+    /// In the root file system itself, file by file.
+    None = "none",
+    /// In one file at the top of the root file system.
+    RootSelf = "root:self",
+    /// In its memory.
+    RootMemory = "root:memory"
+}
+
 /// Capabilities that a container can have at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CapabilityLimit {

@@ -163,7 +163,7 @@ impl Container {
         true
     }
 
-    fn forget_helper(&self) {
+    pub(super) fn forget_helper(&self) {
         self.helper().take();
     }
 

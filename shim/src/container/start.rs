@@ -19,6 +19,10 @@ impl Container {
         })?;
         let runtime = Arc::clone(&self.runtime);
         let started = self.shim.blocking(move || runtime.start()).await?;
+        if self.runtime.helper().is_none() {
+            // It was there until the start alone, and its pid may be another's by now.
+            self.forget_helper();
+        }
         started.map_err(Error::runtime("start", &self.id))?;
         self.set_state(State::Running);
         let pid = self.init.pid();
