@@ -1,5 +1,7 @@
-//! What runs a container: one face over the native runtime and gVisor. This is the one place that knows there are two.
+//! What runs a container: the traits that the native runtime and gVisor implement, each beside its own code. This is the one
+//! place that knows there are two.
 
+use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,7 +95,7 @@ impl Backends {
         plan: &Plan,
         owner: &Owner,
         stdio: Stdio,
-    ) -> Result<(Container, Launched), Error> {
+    ) -> Result<(Arc<dyn Container>, Launched), Error> {
         attest::check(plan)?;
         // Before anything of the container is there. A network namespace that is yet to be made is the native runtime's.
         if let (Some(allowed), Namespace::Path(path)) = (&plan.container.egress, &plan.container.namespaces.net) {
@@ -103,11 +105,12 @@ impl Backends {
         Ok(match choice {
             Choice::Native => {
                 let (container, launched) = native::create(&executable, plan, owner, stdio)?;
-                (Container::Native(container), launched.into())
+                (Arc::new(container), launched.into())
             }
             Choice::Gvisor(config) => {
-                let created = gvisor::Container::create(&self.sandboxes, &executable, config, plan, owner, stdio)?;
-                (Container::Gvisor(created.0), created.1.into())
+                let (container, launched) =
+                    gvisor::Container::create(&self.sandboxes, &executable, config, plan, owner, stdio)?;
+                (Arc::new(container), launched.into())
             }
         })
     }
@@ -128,207 +131,79 @@ impl Backends {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Launched {
-    pub process: Process,
+    pub process: Arc<dyn Process>,
     pub console: Option<OwnedFd>,
     /// What of the container's mounts is not as it was meant, where the policy lets it go on.
     pub differences: Vec<String>,
 }
 
-impl From<native::Launched> for Launched {
-    fn from(launched: native::Launched) -> Self {
-        Self {
-            process: Process::Native(launched.process),
-            console: launched.console,
-            differences: launched.differences,
-        }
-    }
-}
-
-impl From<gvisor::Launched> for Launched {
-    fn from(launched: gvisor::Launched) -> Self {
-        Self {
-            process: Process::Gvisor(launched.process),
-            console: launched.console,
-            differences: Vec::new(),
-        }
-    }
-}
-
 /// A container's first process, or one that was exec'd.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub enum Process {
-    Native(native::Process),
-    Gvisor(Arc<gvisor::Process>),
-}
-
-impl Process {
+pub trait Process: Debug + Send + Sync {
     /// The pid that stands for it on the host.
-    pub fn pid(&self) -> i32 {
-        match self {
-            Self::Native(process) => process.pid(),
-            Self::Gvisor(process) => process.pid(),
-        }
-    }
+    fn pid(&self) -> i32;
 
     /// Readable once it has ended, and from then on.
-    pub fn end(&self) -> &OwnedFd {
-        match self {
-            Self::Native(process) => process.pidfd(),
-            Self::Gvisor(process) => process.end(),
-        }
-    }
+    fn end(&self) -> &OwnedFd;
 
     /// Sends a signal; Ok(false) where it has ended. May block.
-    pub fn signal(&self, signal: i32) -> Result<bool, Error> {
-        Ok(match self {
-            Self::Native(process) => process.signal(signal)?,
-            Self::Gvisor(process) => process.signal(signal)?,
-        })
-    }
+    ///
+    /// # Errors
+    /// The kernel's, or the sentry's.
+    fn signal(&self, signal: i32) -> Result<bool, Error>;
 
     /// How it ended, if it has; may be asked again.
-    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
-        Ok(match self {
-            Self::Native(process) => process.try_wait()?,
-            Self::Gvisor(process) => process.try_wait()?,
-        })
-    }
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn try_wait(&self) -> Result<Option<ExitStatus>, Error>;
 }
 
-/// A created container. Its operations block.
-#[derive(Debug)]
-#[allow(missing_docs, clippy::large_enum_variant)]
-pub enum Container {
-    Native(native::Container),
-    Gvisor(gvisor::Container),
-}
-
-impl Container {
+/// A created container. Its operations block, and fail by the runtime's own errors.
+#[allow(clippy::missing_errors_doc)]
+pub trait Container: Debug + Send + Sync {
     /// Lets the first process execute its program.
-    pub fn start(&self) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.start()?,
-            Self::Gvisor(container) => container.start()?,
-        }
-        Ok(())
-    }
+    fn start(&self) -> Result<(), Error>;
 
     /// Starts a process beside the first: `process`, which `given` was translated into.
-    pub fn exec(&self, process: &plan::Process, given: &oci::Process, stdio: Stdio) -> Result<Launched, Error> {
-        Ok(match self {
-            Self::Native(container) => container.exec(process, stdio)?.into(),
-            Self::Gvisor(container) => container.exec(process, given, stdio)?.into(),
-        })
-    }
+    fn exec(&self, process: &plan::Process, given: &oci::Process, stdio: Stdio) -> Result<Launched, Error>;
 
     /// Sends a signal to `init`, the first process; Ok(false) where it has ended.
-    pub fn signal(&self, init: &Process, signal: i32) -> Result<bool, Error> {
-        Ok(match self {
-            Self::Native(_) => init.signal(signal)?,
-            Self::Gvisor(container) => container.signal(signal)?,
-        })
-    }
+    fn signal(&self, init: &dyn Process, signal: i32) -> Result<bool, Error>;
 
     /// Sends a signal to every process.
-    pub fn signal_all(&self, signal: i32) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.cgroup().kill(signal)?,
-            Self::Gvisor(container) => container.signal_all(signal)?,
-        }
-        Ok(())
-    }
+    fn signal_all(&self, signal: i32) -> Result<(), Error>;
 
     /// Stops every process.
-    pub fn pause(&self) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.cgroup().freeze()?,
-            Self::Gvisor(container) => container.pause()?,
-        }
-        Ok(())
-    }
+    fn pause(&self) -> Result<(), Error>;
 
     /// Lets them go on.
-    pub fn resume(&self) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.cgroup().thaw()?,
-            Self::Gvisor(container) => container.resume()?,
-        }
-        Ok(())
-    }
+    fn resume(&self) -> Result<(), Error>;
 
     /// Sets limits on a living container; what is not named stays.
-    pub fn update(&self, resources: &oci::LinuxResources) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.cgroup().update(resources)?,
-            Self::Gvisor(container) => container.update(resources)?,
-        }
-        Ok(())
-    }
+    fn update(&self, resources: &oci::LinuxResources) -> Result<(), Error>;
 
     /// What it used so far; after its end too, until it is deleted.
-    pub fn stats(&self) -> Result<cgroup::Stats, Error> {
-        Ok(match self {
-            Self::Native(container) => container.cgroup().stats()?,
-            Self::Gvisor(container) => container.stats()?,
-        })
-    }
+    fn stats(&self) -> Result<cgroup::Stats, Error>;
 
     /// Arms a watch for kills for want of memory.
-    pub fn watch_oom(&self) -> Result<OomWatch, Error> {
-        Ok(match self {
-            Self::Native(container) => container.cgroup().watch_oom()?,
-            Self::Gvisor(container) => container.watch_oom()?,
-        })
-    }
+    fn watch_oom(&self) -> Result<OomWatch, Error>;
 
     /// The container's cgroups.
-    pub fn cgroup(&self) -> &Cgroup {
-        match self {
-            Self::Native(container) => container.cgroup(),
-            Self::Gvisor(container) => container.cgroup(),
-        }
-    }
+    fn cgroup(&self) -> &Cgroup;
 
     /// The host's pids of its processes, or those that stand for them.
-    pub fn pids(&self) -> Result<Vec<i32>, Error> {
-        Ok(match self {
-            Self::Native(container) => container.cgroup().pids()?,
-            Self::Gvisor(container) => container.pids(),
-        })
-    }
+    fn pids(&self) -> Result<Vec<i32>, Error>;
 
     /// Whether all its processes end with the first.
-    pub fn ends_with_init(&self) -> bool {
-        match self {
-            Self::Native(container) => container.has_own_pid_namespace(),
-            Self::Gvisor(_) => true,
-        }
-    }
+    fn ends_with_init(&self) -> bool;
 
     /// A child of ours that is no process of the container's: for whoever reaps orphans.
-    pub fn helper(&self) -> Option<i32> {
-        match self {
-            Self::Native(container) => Some(container.holder_pid()),
-            Self::Gvisor(container) => container.place(),
-        }
-    }
+    fn helper(&self) -> Option<i32>;
 
     /// Ends the helper, if there is one.
-    pub fn end_helper(&self) -> Result<(), Error> {
-        match self {
-            Self::Native(container) => container.end_holder()?,
-            Self::Gvisor(container) => container.end_place()?,
-        }
-        Ok(())
-    }
+    fn end_helper(&self) -> Result<(), Error>;
 
     /// After the first process was reaped: removes what is left, and runs poststop hooks, whose failures it returns. Bounded;
     /// done again, it does no harm.
-    pub fn delete(&self) -> Result<Vec<hooks::Error>, Error> {
-        Ok(match self {
-            Self::Native(container) => container.delete()?,
-            Self::Gvisor(container) => container.delete()?,
-        })
-    }
+    fn delete(&self) -> Result<Vec<hooks::Error>, Error>;
 }

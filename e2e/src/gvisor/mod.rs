@@ -2,9 +2,11 @@
 //! written list of those that it cannot; then what is particular to it.
 
 mod churn;
+mod defences;
 mod installed;
 mod limits;
 mod pods;
+mod settings;
 mod trust;
 
 use std::rc::Rc;
@@ -28,11 +30,23 @@ const PATIENCE: u32 = 4;
 /// All behaviours of the suite.
 pub fn register(registry: &mut Registry) {
     task::register_some(registry, &limits::SUBJECTS);
+    let on_systrap = registry.behaviours().len();
+    task::register_some(registry, &limits::ON_PTRACE.map(|(subject, _)| subject));
     limits::apply(registry.behaviours());
+    for behaviour in &mut registry.behaviours()[on_systrap..] {
+        let named = limits::ON_PTRACE
+            .into_iter()
+            .find(|(subject, _)| *subject == behaviour.subject);
+        behaviour.subject = named.map_or(behaviour.subject, |(_, name)| name);
+    }
     registry.subject("trust");
     trust::register(registry);
     registry.subject("pods");
     pods::register(registry);
+    registry.subject("settings");
+    settings::register(registry);
+    registry.subject("defences");
+    defences::register(registry);
     registry.subject("churn");
     churn::register(registry);
     for behaviour in registry.behaviours() {
@@ -46,14 +60,23 @@ pub async fn run(behaviours: Vec<Behaviour>, choice: &Choice, tools: &Rc<Tools>)
         return Ok(Tally::default());
     }
     let installed = Installed::new(&prepare::gvisor().await?.join("runsc"))?;
-    let tools = Tools {
-        node: Some(installed.configuration("")?),
-        ..Tools::clone(tools)
-    };
     let choice = Choice {
         runtimes: vec![Runtime::Gvisor],
         versions: vec![Version::V2],
         ..choice.clone()
     };
-    harness::run(behaviours, &choice, &Rc::new(tools)).await
+    let is_on_ptrace = |behaviour: &Behaviour| limits::ON_PTRACE.iter().any(|(_, name)| *name == behaviour.subject);
+    let (on_ptrace, on_systrap) = behaviours.into_iter().partition::<Vec<_>, _>(is_on_ptrace);
+    let mut tally = Tally::default();
+    for (behaviours, platform) in [(on_systrap, "systrap"), (on_ptrace, "ptrace")] {
+        if !behaviours.iter().any(|one| choice.wants(one)) {
+            continue;
+        }
+        let tools = Tools {
+            node: Some(installed.configuration(&format!("gvisor.platform = \"{platform}\""))?),
+            ..Tools::clone(tools)
+        };
+        tally.add(harness::run(behaviours, &choice, &Rc::new(tools)).await?);
+    }
+    Ok(tally)
 }

@@ -41,7 +41,7 @@ impl Drop for Place {
     }
 }
 
-fn installed(c: &Ctx) -> Result<PathBuf> {
+pub fn installed(c: &Ctx) -> Result<PathBuf> {
     let node = c.tools.node.as_ref().context("the node has no configuration")?;
     Ok(node.with_file_name("runsc"))
 }

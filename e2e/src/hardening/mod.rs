@@ -16,6 +16,11 @@ mod rules;
 mod secrets;
 mod syscalls;
 
+// What a sentry's container is tried with as well.
+pub use canary::Canary;
+pub use network::{Network, reaches};
+pub use secrets::{mounted, secret_volume};
+
 use std::cell::Cell;
 
 use anyhow::Result;

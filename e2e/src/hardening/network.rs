@@ -21,7 +21,7 @@ const OUTSIDE: &str = "10.99.0.2";
 const OUTSIDE_6: &str = "fd99::2";
 
 /// A pod's network, and a server at the other end of it.
-struct Network<'a> {
+pub struct Network<'a> {
     /// Holds the pod's network; no policy.
     pod: Container<'a>,
     outside: Container<'a>,
@@ -30,9 +30,18 @@ struct Network<'a> {
 
 impl<'a> Network<'a> {
     async fn new(c: &'a Ctx) -> Result<Self> {
-        let pod = c.container().waiting().start().await?;
+        Self::of(c, None).await
+    }
+
+    /// Of containers with these options, where they are not what the node's have.
+    pub async fn of(c: &'a Ctx, options: Option<&str>) -> Result<Self> {
+        let container = || match options {
+            Some(options) => c.container().options(handler(options)),
+            None => c.container(),
+        };
+        let pod = container().waiting().start().await?;
         let script = "for port in 53 80 81; do probe serve $port & done; wait";
-        let outside = c.container().sh(script).start().await?;
+        let outside = container().sh(script).start().await?;
         let busybox = c.tools.busybox.display().to_string();
         let inside = async |container: &Container<'_>, script: &str| -> Result<bool> {
             let script = format!("busybox() {{ {busybox} \"$@\"; }}\n{script}");
@@ -81,7 +90,7 @@ impl<'a> Network<'a> {
     }
 
     /// A container of the pod.
-    fn container(&self, c: &'a Ctx, egress: Option<&str>) -> Builder<'a> {
+    pub fn container(&self, c: &'a Ctx, egress: Option<&str>) -> Builder<'a> {
         let path = format!("/proc/{}/ns/net", self.pod.pid.get());
         let container = c
             .container()
@@ -92,13 +101,13 @@ impl<'a> Network<'a> {
         }
     }
 
-    fn outside(&self, port: u16) -> [String; 2] {
+    pub fn outside(&self, port: u16) -> [String; 2] {
         [format!("{OUTSIDE}:{port}"), format!("[{OUTSIDE_6}]:{port}")]
     }
 }
 
 /// Whether it can be reached from a container.
-async fn reaches(from: &Container<'_>, protocol: &str, address: &str) -> Result<bool> {
+pub async fn reaches(from: &Container<'_>, protocol: &str, address: &str) -> Result<bool> {
     let output = from.exec(&["probe", "dial", protocol, address]).output().await?;
     let answered = output.stdout == "answered\n";
     ensure!(answered || output.stdout.starts_with("refused"), "{output:?}");

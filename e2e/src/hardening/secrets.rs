@@ -19,7 +19,7 @@ const DIFFERS: &str = "runc leaves secrets where kubelet has put them";
 const MEMORY: &str = "secrets = 'memory'\n";
 
 /// A Secret volume as kubelet makes it: the files are links into a directory that is exchanged at once.
-fn secret_volume(c: &Ctx) -> Result<PathBuf> {
+pub fn secret_volume(c: &Ctx) -> Result<PathBuf> {
     let volume = c.directory.join("volumes/kubernetes.io~secret/keys");
     let version = volume.join("..2026_01");
     std::fs::create_dir_all(&version)?;
@@ -29,7 +29,7 @@ fn secret_volume(c: &Ctx) -> Result<PathBuf> {
     Ok(volume)
 }
 
-fn mounted(spec: &mut Value, at: &str, source: &Path) {
+pub fn mounted(spec: &mut Value, at: &str, source: &Path) {
     let source = source.display().to_string();
     spec::push(
         spec,

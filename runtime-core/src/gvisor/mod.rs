@@ -5,6 +5,7 @@
 //! process is started for it and none stays to wait. The cgroups, the rootfs and the mounts' sources are made by the same
 //! code as a native container's, in a mount namespace that `runsc` and its gofer alone are in.
 
+mod backend;
 mod clean;
 mod command;
 mod config;

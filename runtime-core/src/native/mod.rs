@@ -4,6 +4,7 @@
 //! [`child`] and [`clean`] are the shim's side; [`holder`], [`init`] and what they use run in processes of their own, each
 //! with a single thread.
 
+mod backend;
 mod child;
 mod clean;
 mod console;

@@ -35,7 +35,7 @@ pub struct Request {
 }
 
 struct Created {
-    runtime: backend::Container,
+    runtime: Arc<dyn backend::Container>,
     launched: Launched,
     plan: Arc<Plan>,
     oom: Option<OomWatch>,
@@ -68,14 +68,14 @@ impl Container {
             oom,
         } = *created;
         let helper = runtime.helper().map(Child::register);
-        let (runtime, init) = (Arc::new(runtime), Arc::new(launched.process));
+        let init = launched.process;
         let child = Child::register(init.pid());
         if let Some(master) = launched.console
             && let Err(source) = io.attach_console(master)
         {
             // Nobody was told of it: it has to go again.
             let (killed, of) = (Arc::clone(&init), Arc::clone(&runtime));
-            if let Err(error) = shim.blocking(move || of.signal(&killed, libc::SIGKILL)).await? {
+            if let Err(error) = shim.blocking(move || of.signal(&*killed, libc::SIGKILL)).await? {
                 log::error!("kill container {id}: {}", chain(&error));
             }
             reap(init, child).await;

@@ -29,7 +29,10 @@ impl Container {
         {
             // Never started: it goes with its container, and its exit is told first.
             let (runtime, init) = (Arc::clone(&self.runtime), Arc::clone(init));
-            let killed = self.shim.blocking(move || runtime.signal(&init, libc::SIGKILL)).await?;
+            let killed = self
+                .shim
+                .blocking(move || runtime.signal(&*init, libc::SIGKILL))
+                .await?;
             killed.map_err(Error::runtime("delete", &self.id))?;
         }
         let outcome = self.init.wait().await;

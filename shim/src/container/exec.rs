@@ -175,7 +175,6 @@ impl Container {
             .await?;
         let Launched { process, console, .. } = launched?;
         let child = Child::register(process.pid());
-        let process = Arc::new(process);
         let attached = console
             .map_or(Ok(()), |master| io.attach_console(master))
             .and_then(|()| io.process_starts());

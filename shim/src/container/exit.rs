@@ -56,11 +56,11 @@ impl Exit {
 }
 
 /// Follows init to its end.
-pub async fn follow_init(container: Arc<Container>, init: Arc<backend::Process>, child: Child) {
+pub async fn follow_init(container: Arc<Container>, init: Arc<dyn backend::Process>, child: Child) {
     let exit = reap(init, child).await;
     let was = container.init_reaped();
     if matches!(was, State::Paused | State::Pausing) {
-        container.step("resume", backend::Container::resume).await;
+        container.step("resume", |runtime| runtime.resume()).await;
     }
     if !container.runtime.ends_with_init() {
         container
@@ -81,7 +81,7 @@ pub async fn follow_init(container: Arc<Container>, init: Arc<backend::Process>,
 }
 
 /// Follows an exec'd process to its end.
-pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>, process: Arc<backend::Process>, child: Child) {
+pub async fn follow_exec(container: Arc<Container>, exec: Arc<Exec>, process: Arc<dyn backend::Process>, child: Child) {
     let exit = reap(process, child).await;
     let _starting = exec.process.hold_exit().await;
     exec.set_state(ExecState::Stopped);

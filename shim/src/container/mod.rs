@@ -45,7 +45,7 @@ pub struct Container {
     /// Its first process.
     pub init: Process,
     shim: Arc<Shim>,
-    runtime: Arc<backend::Container>,
+    runtime: Arc<dyn backend::Container>,
     /// Until the holder was reaped.
     helper: Mutex<Option<Child>>,
     plan: Arc<Plan>,
@@ -185,10 +185,10 @@ impl Container {
     async fn step(
         &self,
         operation: &'static str,
-        step: impl FnOnce(&backend::Container) -> Result<(), backend::Error> + Send + 'static,
+        step: impl FnOnce(&dyn backend::Container) -> Result<(), backend::Error> + Send + 'static,
     ) {
         let runtime = Arc::clone(&self.runtime);
-        let done = self.shim.blocking(move || step(&runtime)).await;
+        let done = self.shim.blocking(move || step(&*runtime)).await;
         let done = done.and_then(|done| done.map_err(Error::runtime(operation, &self.id)));
         if let Err(error) = done {
             log::warn!("{}", crate::service::errors::chain(&error));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use containerd_shim_protos::events::task::{TaskPaused, TaskResumed};
 use containerd_shim_protos::topics;
-use runtime_core::backend;
 
 use super::lifecycle::{Operation, State};
 use super::{Container, Error};
@@ -31,7 +30,7 @@ impl Container {
         };
         if frozen.is_err() || ended {
             // Half frozen, or with nobody left to thaw it: what is in it could not even be killed.
-            self.step("resume", backend::Container::resume).await;
+            self.step("resume", |runtime| runtime.resume()).await;
         }
         frozen?;
         if ended {

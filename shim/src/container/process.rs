@@ -38,7 +38,7 @@ pub enum Outcome {
 pub struct Process {
     /// Where its streams are.
     pub streams: Streams,
-    runtime: OnceLock<Arc<backend::Process>>,
+    runtime: OnceLock<Arc<dyn backend::Process>>,
     io: Mutex<Option<Io>>,
     outcome: tokio::sync::watch::Sender<Option<Outcome>>,
     /// Held while the process is being started, until its start was published: its exit is told only afterwards.
@@ -58,14 +58,14 @@ impl Process {
     }
 
     /// The process exists now. Its end of the streams is `io`.
-    pub fn launched(&self, runtime: Arc<backend::Process>, io: Io) {
+    pub fn launched(&self, runtime: Arc<dyn backend::Process>, io: Io) {
         if self.runtime.set(runtime).is_ok() {
             *self.io() = Some(io);
         }
     }
 
     /// The process, once it exists.
-    pub fn runtime(&self) -> Option<&Arc<backend::Process>> {
+    pub fn runtime(&self) -> Option<&Arc<dyn backend::Process>> {
         self.runtime.get()
     }
 
@@ -146,7 +146,7 @@ impl Process {
 ///
 /// At once and not only when somebody wants to know: a PID namespace's init does not end for us before every process that
 /// was exec'd beside it has been reaped.
-pub async fn reap(process: Arc<backend::Process>, child: Child) -> Exit {
+pub async fn reap(process: Arc<dyn backend::Process>, child: Child) -> Exit {
     let pid = process.pid();
     let ended = ended(process).await;
     drop(child);
@@ -163,7 +163,7 @@ pub async fn reap(process: Arc<backend::Process>, child: Child) -> Exit {
     }
 }
 
-async fn ended(process: Arc<backend::Process>) -> Result<backend::ExitStatus, backend::Error> {
+async fn ended(process: Arc<dyn backend::Process>) -> Result<backend::ExitStatus, backend::Error> {
     /// What the kernel's memory shortage costs: an exit is seen this much later.
     const FALLBACK: Duration = Duration::from_millis(100);
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use runtime_core::backend;
-
 use super::lifecycle::{ExecState, State};
 use super::{Container, Error, Exec};
 
@@ -58,11 +56,11 @@ impl Container {
         let whole = all || (signal == libc::SIGKILL && !self.runtime.ends_with_init());
         let _killing = self.killing.read().await;
         let (runtime, process) = (Arc::clone(&self.runtime), Arc::clone(process));
-        let sent = self.shim.blocking(move || runtime.signal(&process, signal)).await?;
+        let sent = self.shim.blocking(move || runtime.signal(&*process, signal)).await?;
         let sent = sent.map_err(Error::runtime("kill", &self.id))?;
         if signal == libc::SIGKILL && matches!(state, State::Paused | State::Pausing) {
             // In cgroup v1 a frozen process does not even die.
-            self.step("resume", backend::Container::resume).await;
+            self.step("resume", |runtime| runtime.resume()).await;
         }
         if !whole {
             return finished_unless(sent);
