@@ -5,7 +5,7 @@ mod churn;
 mod defences;
 mod installed;
 mod limits;
-mod pods;
+pub mod pods;
 mod settings;
 mod trust;
 

@@ -195,6 +195,7 @@ pub async fn payload(tools: &Tools, script: &str) -> Result<PathBuf> {
         (tools.probe.clone(), "probe".to_owned()),
         (tools.cli.clone(), "nucleus".to_owned()),
         (tools.shim.join(shim), format!("shim/{shim}")),
+        (crate::prepare::gvisor().await?.join("runsc"), "runsc".to_owned()),
     ] {
         std::fs::copy(&from, files.join(&to)).with_context(|| format!("copy {}", text(&from)))?;
     }
@@ -202,7 +203,8 @@ pub async fn payload(tools: &Tools, script: &str) -> Result<PathBuf> {
     std::fs::write(&run, script).with_context(|| format!("write {}", text(&run)))?;
     std::fs::set_permissions(&run, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let disk = directory.join("disk.ext4");
-    let size = std::fs::metadata(files.join("e2e"))?.len() / (1 << 20);
+    let length = |file: &str| std::fs::metadata(files.join(file)).map(|found| found.len());
+    let size = (length("e2e")? + length("runsc")?) / (1 << 20);
     make_disk(&files, &disk, u32::try_from(size)? + 128).await?;
     Ok(disk)
 }

@@ -11,6 +11,7 @@ mod nested;
 mod places;
 mod report;
 mod scopes;
+mod sentry;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,6 +88,7 @@ fn own(registry: &mut Registry, systemd: bool) {
     nested::register(registry);
     if systemd {
         scopes::register(registry);
+        sentry::register(registry);
     } else {
         apparmor::register(registry);
         places::register(registry);
