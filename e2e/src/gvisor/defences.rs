@@ -5,13 +5,14 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use anyhow::{Context as _, Result, ensure};
 use containerd_client::tonic::Code;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::expect::refused;
 use crate::hardening::{Canary, Network, mounted, reaches, secret_volume};
 use crate::harness::Registry;
 use crate::processes;
-use crate::same;
 use crate::task::policy::handler;
+use crate::{same, spec};
 
 const MEMORY: &str = "secrets = 'memory'\n";
 /// A sentry whose packets are the host kernel's, and a pod beside it without one.
@@ -131,6 +132,29 @@ pub fn register(t: &mut Registry) {
         },
     )
     .within(120);
+    t.add(
+        "a pod on the host's network reaches the host's servers, and one that is not does not",
+        async |c| {
+            let server = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+            let port = server.local_addr()?.port();
+            let serving = tokio::task::spawn_local(async move {
+                while let Ok((mut stream, _)) = server.accept().await {
+                    // Who has gone needs no greeting.
+                    stream.write_all(b"greetings\n").await.ok();
+                }
+            });
+            let dial = format!("nc 127.0.0.1 {port} </dev/null");
+            let on_host = c
+                .container()
+                .sh(&dial)
+                .spec(|spec| spec::without_namespace(spec, "network"));
+            let (reached, apart) = (on_host.output().await, c.container().sh(&dial).output().await);
+            serving.abort();
+            same!(reached?.ok()?, "greetings\n");
+            same!(apart?.stdout, "");
+            Ok(())
+        },
+    );
     t.add("a sentry without a network reaches nothing", async |c| {
         let network = Network::of(c, Some(NATIVE)).await?;
         let [address, _] = network.outside(80);

@@ -24,7 +24,7 @@ fn rootfs_of(container: &Container<'_>, c: &Ctx) -> Result<PathBuf> {
         .into_iter()
         .find(|process| process.command.starts_with("runsc-gofer") && format!("{} ", process.command).contains(&bundle))
         .with_context(|| format!("no gofer of {} in {}", container.id, c.namespace))?;
-    Ok(PathBuf::from(format!("/proc/{}/root/root", gofer.pid)))
+    Ok(PathBuf::from(format!("/proc/{}/root", gofer.pid)))
 }
 
 fn names(directory: &Path) -> Result<Vec<String>> {
@@ -88,8 +88,16 @@ pub fn register(t: &mut Registry) {
     t.add(
         "without an overlay a container's files are in its root file system, as natively",
         async |c| {
-            let options = || handler("[gvisor]\noverlay2 = \"none\"\nfile_access = \"shared\"\n");
-            let container = c.container().waiting().options(options()).start().await?;
+            let both = handler("[gvisor]\noverlay2 = \"root:self\"\nfile_access = \"shared\"\n");
+            refused(c.container().waiting().options(both).create().await)?
+                .with_code(Code::InvalidArgument)?
+                .saying("an overlay hides what the host changes")?;
+            let none = handler("[gvisor]\noverlay2 = \"none\"\n");
+            let container = c.container().waiting().options(none).start().await?;
+            container.sh(WRITE).await?.ok()?;
+            ensure!(rootfs_of(&container, c)?.join("written").exists());
+            let shared = handler("[gvisor]\nfile_access = \"shared\"\n");
+            let container = c.container().waiting().options(shared).start().await?;
             container.sh(WRITE).await?.ok()?;
             let rootfs = rootfs_of(&container, c)?;
             same!(std::fs::read_to_string(rootfs.join("written"))?, "kept\n");

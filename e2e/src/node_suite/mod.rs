@@ -86,9 +86,9 @@ fn own(registry: &mut Registry, systemd: bool) {
     registry.subject("node");
     behaviours::register(registry);
     nested::register(registry);
+    sentry::register(registry);
     if systemd {
         scopes::register(registry);
-        sentry::register(registry);
     } else {
         apparmor::register(registry);
         places::register(registry);

@@ -19,7 +19,10 @@ fn inhabitants(cgroup: &Path) -> Result<Vec<String>> {
     let file = cgroup.join("cgroup.procs");
     let pids = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
     let pids = pids.lines().filter_map(|pid| pid.parse().ok());
-    Ok(pids.filter_map(processes::read).map(|process| process.command).collect())
+    Ok(pids
+        .filter_map(processes::read)
+        .map(|process| process.command)
+        .collect())
 }
 
 fn has(cgroup: &Path, program: &str) -> Result<bool> {
@@ -37,7 +40,11 @@ pub fn register(t: &mut Registry) {
             let pod = sandbox(c).options(options()).start().await?;
             let one = member(c, &pod.id).options(options()).spec(limit).create().await?;
             let (first, second) = (pod.cgroup(""), one.cgroup(""));
-            ensure!(has(&first, "runsc-sandbox")? && has(&first, "runsc-gofer")?, "{:?}", inhabitants(&first)?);
+            ensure!(
+                has(&first, "runsc-sandbox")? && has(&first, "runsc-gofer")?,
+                "{:?}",
+                inhabitants(&first)?
+            );
             // Nothing of it is on the host yet, but its place.
             ensure!(!has(&second, "runsc")?, "{:?}", inhabitants(&second)?);
             one.start().await?;
@@ -45,7 +52,10 @@ pub fn register(t: &mut Registry) {
             ensure!(has(&second, "runsc-gofer")?, "{:?}", inhabitants(&second)?);
             same!(one.sh("echo fine").await?.ok()?, "fine\n");
             let max = std::fs::read_to_string(first.join("memory.max"))?;
-            let max: u64 = max.trim().parse().with_context(|| format!("memory.max of the sentry is {max}"))?;
+            let max: u64 = max
+                .trim()
+                .parse()
+                .with_context(|| format!("memory.max of the sentry is {max}"))?;
             ensure!(max > 64 * MIB && max < 512 * MIB, "{max}");
             ensure!(one.metrics_v2().await?.memory.usage > 0);
             // One that is never started goes as well.
@@ -58,7 +68,8 @@ pub fn register(t: &mut Registry) {
                 container.delete().await?;
             }
             for cgroup in [first, second, third] {
-                c.eventually("its cgroup is gone", async || Ok(!cgroup.exists())).await?;
+                c.eventually("its cgroup is gone", async || Ok(!cgroup.exists()))
+                    .await?;
             }
             Ok(())
         },

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::config::{Config, Network};
+use super::config::{Config, Network, Overlay};
 
 /// The fd at which runsc finds the file for its messages.
 pub const LOG_FD: i32 = 3;
@@ -14,7 +14,7 @@ pub const CONSOLE_FD: i32 = 4;
 /// cgroups are ours. seccomp profiles, set-user-ID programs and raw sockets are as the spec says of each container; without
 /// these flags the sentry would ignore the first, refuse the second where it is allowed, and take CAP_NET_RAW away in silence.
 /// `logs` is the directory for this pod's debug logs.
-pub fn global(config: &Config, state: &Path, network: Network, logs: Option<&Path>) -> Vec<String> {
+pub fn global(config: &Config, state: &Path, network: Network, overlay: Overlay, logs: Option<&Path>) -> Vec<String> {
     let mut line = vec![
         "runsc".into(),
         format!("--root={}", state.display()),
@@ -24,7 +24,7 @@ pub fn global(config: &Config, state: &Path, network: Network, logs: Option<&Pat
         format!("--network={}", network.flag()),
         "--ignore-cgroups=true".into(),
         format!("--file-access={}", config.file_access.flag()),
-        format!("--overlay2={}", config.overlay.flag()),
+        format!("--overlay2={}", overlay.flag()),
         "--oci-seccomp=true".into(),
         "--allow-suid=true".into(),
         "--net-raw=true".into(),
@@ -83,7 +83,7 @@ mod tests {
     fn a_command_line_says_what_the_node_chose() {
         let mut config = Config::of(&crate::policy::Policy::default());
         let state = Path::new("/run/nucleus/gvisor/k8s.io/p1");
-        let line = global(&config, state, Network::Host, None).join(" ");
+        let line = global(&config, state, Network::Host, Overlay::RootSelf, None).join(" ");
         for flag in [
             "--root=/run/nucleus/gvisor/k8s.io/p1",
             "--platform=systrap",
@@ -96,7 +96,8 @@ mod tests {
         }
         assert!(!line.contains("debug"), "{line}");
         config.flags = vec![("dcache".into(), "100".into())];
-        let line = global(&config, state, Network::Host, Some(Path::new("/var/log/runsc/p1"))).join(" ");
+        let logs = Some(Path::new("/var/log/runsc/p1"));
+        let line = global(&config, state, Network::Host, Overlay::None, logs).join(" ");
         assert!(
             line.ends_with("--debug=true --debug-log=/var/log/runsc/p1/ --dcache=100"),
             "{line}"

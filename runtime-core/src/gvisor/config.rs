@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 pub use crate::policy::{FileAccess, Network, Overlay, Platform};
 
-use crate::policy::Policy;
+use crate::policy::{Origin, Policy};
 
 /// Settings of the gVisor runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,11 @@ impl Config {
             platform: policy.gvisor_platform.value,
             network: policy.gvisor_network.value,
             file_access: policy.gvisor_file_access.value,
-            overlay: policy.gvisor_overlay2.value,
+            overlay: match policy.gvisor_file_access.value {
+                // Who asks the host each time can have none; that nobody asked for one is no contradiction.
+                FileAccess::Shared if policy.gvisor_overlay2.from == Origin::Default => Overlay::None,
+                _ => policy.gvisor_overlay2.value,
+            },
             debug_log: match policy.gvisor_debug_log.value.0.as_str() {
                 "" => None,
                 path => Some(path.into()),

@@ -77,13 +77,14 @@ impl Container {
             inner.started = true;
             inner.stdio.take().unwrap_or_default()
         };
+        let overlay = spec::overlay(&self.container, self.sandbox.config.overlay);
         let (files, stdio) = match &self.role {
             Role::Root => (None, Stdio::default()),
             Role::Member(_) => (
                 Some(Files {
                     container: self.container.clone(),
                     mounts: self.sandbox.directory.mounts(),
-                    leftover: self.sandbox.leftover(),
+                    leftover: self.sandbox.leftover(overlay),
                 }),
                 stdio,
             ),
@@ -95,7 +96,7 @@ impl Container {
         };
         let call = Call {
             command: "start",
-            arguments: self.sandbox.arguments(verb),
+            arguments: self.sandbox.arguments(verb, overlay),
             executable: &self.sandbox.executable,
             runsc: &self.sandbox.runsc,
             files,

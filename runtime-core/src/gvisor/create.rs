@@ -11,6 +11,7 @@ use oci_spec::runtime::LinuxResources;
 use rustix::process::{Pid, PidfdFlags};
 use serde::de::IgnoredAny;
 
+use super::config::{FileAccess, Overlay};
 use super::container::{CGROUP_DELETE_LIMIT, Container, DESTROY, Inner, Launched, hook_error};
 use super::launch::{Call, Files};
 use super::limits::Limits;
@@ -42,6 +43,9 @@ impl Container {
         let role = spec::role(plan);
         spec::check(plan, &role, config.network)?;
         flags::check(&config.flags)?;
+        if config.file_access == FileAccess::Shared && config.overlay != Overlay::None {
+            return Err(Error::SharedOverlay);
+        }
         let sandbox = match &role {
             Role::Root => Arc::new(Sandbox::new(
                 plan.id.clone(),
@@ -179,17 +183,18 @@ impl Attempt<'_> {
         }
         let pid_file = bundle.join("pid");
         let root = *self.role == Role::Root;
+        let overlay = spec::overlay(&plan.container, sandbox.config.overlay);
         let verb = command::create(&plan.id, &bundle, root.then_some(pid_file.as_path()), terminal);
         if announces(plan, self.role) {
             let call = Call {
                 command: "create",
-                arguments: sandbox.arguments(verb),
+                arguments: sandbox.arguments(verb, overlay),
                 executable: &sandbox.executable,
                 runsc: &sandbox.runsc,
                 files: root.then(|| Files {
                     container: plan.container.clone(),
                     mounts: directory.mounts(),
-                    leftover: sandbox.leftover(),
+                    leftover: sandbox.leftover(overlay),
                 }),
                 cgroup: &cgroup,
                 console: terminal.then_some(bundle.as_path()),

@@ -146,7 +146,10 @@ impl Container {
         };
         let call = Call {
             command: "exec",
-            arguments: self.sandbox.arguments(command::exec(&self.id, &description, &pid_file)),
+            arguments: self.sandbox.arguments(
+                command::exec(&self.id, &description, &pid_file),
+                spec::overlay(&self.container, self.sandbox.config.overlay),
+            ),
             executable: &self.sandbox.executable,
             runsc: &self.sandbox.runsc,
             files: None,

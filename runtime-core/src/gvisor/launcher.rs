@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::command::{CONSOLE_FD, LOG_FD};
 use super::launch::{Files, Request};
-use super::{Error, failing, file};
+use super::{Error, failing, file, spec};
 use crate::error_chain::chain;
 use crate::mounts::{self, Tree};
 use crate::native::from_memfd;
@@ -144,12 +144,8 @@ fn mount(files: &Files) -> Result<(), Error> {
 /// The sentry's /proc and /sys are its own: what is to be hidden there is not in them.
 fn of_the_image(container: &Container) -> Container {
     let mut container = container.clone();
-    let in_image = |path: &String| {
-        let path = Path::new(path);
-        !["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top))
-    };
-    container.masked_paths.retain(in_image);
-    container.readonly_paths.retain(in_image);
+    container.masked_paths.retain(spec::is_of_the_image);
+    container.readonly_paths.retain(spec::is_of_the_image);
     container
 }
 

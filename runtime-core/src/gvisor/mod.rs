@@ -72,6 +72,11 @@ pub enum Error {
     /// A flag of the node's for runsc that is not to be set.
     #[error("gvisor.flags: {name} is refused: {reason}")]
     Flag { name: String, reason: String },
+    /// Two settings that runsc cannot have together.
+    #[error(
+        "gvisor.file_access is \"shared\" and gvisor.overlay2 is not \"none\": an overlay hides what the host changes; set one of them"
+    )]
+    SharedOverlay,
     /// The container belongs to a sandbox that this shim does not have.
     #[error("container {id} is to join the sandbox {sandbox}, which does not run here")]
     NoSandbox { id: String, sandbox: String },
@@ -129,7 +134,10 @@ impl Error {
 
     /// Whether the request is at fault, not the host.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Unsupported { .. } | Self::State { .. } | Self::Flag { .. })
+        matches!(
+            self,
+            Self::Unsupported { .. } | Self::State { .. } | Self::Flag { .. } | Self::SharedOverlay
+        )
     }
 }
 

@@ -63,18 +63,24 @@ impl Sandbox {
         }
     }
 
-    /// All arguments of a runsc for this sandbox.
-    pub(super) fn arguments(&self, verb: Vec<String>) -> Vec<String> {
+    /// All arguments of a runsc for a container of this sandbox, which has this overlay.
+    pub(super) fn arguments(&self, verb: Vec<String>, overlay: Overlay) -> Vec<String> {
         let logs = self.config.debug_log.as_ref().map(|above| self.directory.logs(above));
-        let mut arguments = command::global(&self.config, self.directory.path(), self.network, logs.as_deref());
+        let mut arguments = command::global(
+            &self.config,
+            self.directory.path(),
+            self.network,
+            overlay,
+            logs.as_deref(),
+        );
         arguments.extend(verb);
         arguments
     }
 
     /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over: the file
     /// of its overlay.
-    pub(super) fn leftover(&self) -> Option<String> {
-        (self.config.overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
+    pub(super) fn leftover(&self, overlay: Overlay) -> Option<String> {
+        (overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
     }
 
     pub(super) fn set_process(&self, id: ProcessId, pidfd: OwnedFd) {

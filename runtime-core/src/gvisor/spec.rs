@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxDeviceType, LinuxResources};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::config::Network;
+use super::config::{Network, Overlay};
 use crate::plan::{
     Container, Domain, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY,
     Mount, MountSource, Namespace, Plan, Process,
@@ -48,6 +48,24 @@ pub fn network(plan: &Plan, chosen: Network) -> Network {
         (Namespace::Host, Network::None) => Network::None,
         (Namespace::Host, _) => Network::Host,
         (_, chosen) => chosen,
+    }
+}
+
+/// Whether a path is one of the image's: /proc, /sys and /dev are the sentry's own.
+#[allow(clippy::ptr_arg, reason = "for `Vec<String>::retain`")]
+pub fn is_of_the_image(path: &String) -> bool {
+    let path = Path::new(path);
+    !["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top))
+}
+
+/// The overlay of a container. One that has masked or read-only paths in its image has none: they are mounts on the host's side, and
+/// whoever writes to an overlay does not meet what is mounted below it.
+pub fn overlay(container: &Container, chosen: Overlay) -> Overlay {
+    let mut paths = container.masked_paths.iter().chain(&container.readonly_paths);
+    if paths.any(is_of_the_image) {
+        Overlay::None
+    } else {
+        chosen
     }
 }
 
@@ -506,6 +524,21 @@ mod tests {
             let plan = plan_under(&format!("landlock.tier = '{tier}'"), |_| ());
             check(&plan, &Role::Root, Network::Sandbox).unwrap();
         }
+    }
+
+    #[test]
+    fn what_is_protected_in_the_image_is_not_written_to_by_way_of_an_overlay() {
+        let overlay_of = |paths: &[&str]| {
+            let mut plan = plan(|_| ());
+            plan.container.readonly_paths = paths.iter().map(|&path| path.to_owned()).collect();
+            overlay(&plan.container, Overlay::RootSelf)
+        };
+        assert_eq!(
+            overlay_of(&["/proc/sys", "/sys/firmware", "/dev/kmsg"]),
+            Overlay::RootSelf
+        );
+        assert_eq!(overlay_of(&["/proc/sys", "/etc"]), Overlay::None);
+        assert_eq!(overlay_of(&["/process"]), Overlay::None);
     }
 
     fn refusal(change: impl FnOnce(&mut Value)) -> String {

@@ -165,14 +165,14 @@ settings! {
     "gvisor.network" gvisor_network: Network, Network::Sandbox, Network::Sandbox, false;
 
     /// Whether anybody but its sentry changes a container's root file system while it runs. `exclusive`: nobody does, and the sentry
-    /// remembers what it was told. `shared`: the sentry asks the host each time. Volumes are always shared.
+    /// remembers what it was told. `shared`: the sentry asks the host each time, and there is no overlay. Volumes are always shared.
     "gvisor.file_access" gvisor_file_access: FileAccess, FileAccess::Exclusive, FileAccess::Exclusive, false;
 
     /// Where a sentry keeps what a container writes to its root file system. `root:self`: in one file at its top,
     /// `.gvisor.filestore.` and the sandbox's name, which counts for what the pod uses of the node's disk; nothing else is
     /// written to the host. `none`: in the root file system, file by file, for whoever reads or commits a container's snapshot; each
-    /// file that is made or removed is then the host's work. `root:memory`: in memory, which counts for the pod's. Volumes are
-    /// written to in any case.
+    /// file that is made or removed is then the host's work. `root:memory`: in memory, which counts for the pod's. A container with
+    /// masked or read-only paths in its image has `none`. Volumes are written to in any case.
     "gvisor.overlay2" gvisor_overlay2: Overlay, Overlay::RootSelf, Overlay::RootSelf, false;
 
     /// A directory for the sentries' debug logs; each pod has one of its name below the one of its namespace, which stays when
