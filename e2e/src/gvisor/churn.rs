@@ -7,7 +7,7 @@ use containerd_client::tonic::Code;
 
 use crate::context::{Ctx, end_task};
 use crate::harness::Registry;
-use crate::{image, processes, same};
+use crate::{image, leaks, processes, same};
 
 use super::pods::{member, sandbox};
 
@@ -102,6 +102,13 @@ async fn one(c: &Ctx, victim: Victim, after: Duration) -> Result<()> {
         !pids.is_empty()
     };
     let (lived, killed) = tokio::join!(life, murder);
+    if let Err(error) = &lived
+        && format!("{error:#}").contains("failed to create TTRPC connection")
+    {
+        // containerd was not connected yet. It cleans up after a shim whose connection ends (core/runtime/v2/shim_manager.go), and
+        // asks nobody to remove the socket of this one, whosever shim it is.
+        std::fs::remove_file(leaks::socket_path(&c.daemon, &c.namespace, &pod)).ok();
+    }
     if !killed {
         lived.context("nobody was killed")?;
     }
