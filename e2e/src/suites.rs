@@ -23,8 +23,8 @@ Suites:
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
   cri     pods through containerd's CRI service: Kubernetes' critest, compared with handler runc, and behaviours of our own
-  kind    pods on a real Kubernetes cluster, offline: kind, its nodes and images made here; only where it is named
-  node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated Debian 12; only where it is named
+  kind    pods on real Kubernetes clusters, offline: kind, its nodes and images made here
+  node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated Debian 12
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
   chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
   gvisor  the behaviours of `task` that gVisor can have, with its runtime set to gvisor; what is particular to it
@@ -122,16 +122,6 @@ impl TestArgs {
         named || (self.wants(suite) && self.filter.is_empty())
     }
 
-    /// Asked for by name alone: an emulated machine takes ten minutes where nothing else runs, and far more beside others.
-    fn wants_node(&self) -> bool {
-        self.suites.iter().any(|name| name == node_suite::NAME)
-    }
-
-    /// Asked for by name alone: its tools take a quarter of an hour to build.
-    fn wants_kind(&self) -> bool {
-        self.suites.iter().any(|name| name == kind_suite::NAME)
-    }
-
     fn check(&self) -> Result<()> {
         let foreign = [
             client_suite::NAME,
@@ -180,7 +170,7 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
             count += 1;
         }
     }
-    if args.wants_node() {
+    if args.wants_foreign(node_suite::NAME) {
         println!("{}", node_suite::LIST);
         for title in node_suite::titles() {
             println!("node: {title}");
@@ -190,7 +180,7 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
     if args.wants_foreign(chart_suite::NAME) {
         count += chart_suite::list(&args.filter);
     }
-    if args.wants_kind() {
+    if args.wants_foreign(kind_suite::NAME) {
         count += kind_suite::list(&args.filter);
     }
     println!("{count} behaviours");
@@ -221,8 +211,7 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     let mut results: Vec<(&str, Tally)> = Vec::new();
     let with = |suite: &str| args.wants_foreign(suite);
     let (with_client, with_cri, with_chart) = (with(client_suite::NAME), with(cri::NAME), with(chart_suite::NAME));
-    let with_node = args.wants_node();
-    let with_kind = args.wants_kind();
+    let (with_node, with_kind) = (with(node_suite::NAME), with(kind_suite::NAME));
     let with_gvisor = args.wants(gvisor::NAME) && choice.runtimes.contains(&Runtime::Nucleus);
     build_ahead(&[
         (with_cri || with_kind, &go_tools::CRI),
