@@ -154,6 +154,20 @@ pub fn bind(port: u16) -> String {
     }
 }
 
+/// Two ways to a TCP server that are no connect(2) of a TCP socket.
+fn past_tcp(protocol: &str, address: &std::net::SocketAddr) -> std::io::Result<()> {
+    use rustix::net::{AddressFamily, SendFlags, SocketType, connect, ipproto, sendto, socket};
+    let family = AddressFamily::INET;
+    if protocol == "mptcp" {
+        let socket = socket(family, SocketType::STREAM, Some(ipproto::MPTCP))?;
+        return Ok(connect(&socket, address)?);
+    }
+    let socket = socket(family, SocketType::STREAM, None)?;
+    let flags = SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
+    sendto(&socket, b"x", flags, address)?;
+    Ok(())
+}
+
 /// Connects to an address, or sends it a datagram and waits for the answer; says how that went.
 pub fn dial(protocol: &str, address: &str) -> String {
     let limit = std::time::Duration::from_secs(10);
@@ -161,6 +175,9 @@ pub fn dial(protocol: &str, address: &str) -> String {
         let address: std::net::SocketAddr = address.parse().map_err(std::io::Error::other)?;
         if protocol == "tcp" {
             return std::net::TcpStream::connect_timeout(&address, limit).map(drop);
+        }
+        if protocol == "mptcp" || protocol == "fastopen" {
+            return past_tcp(protocol, &address);
         }
         let socket = std::net::UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
         socket.connect(address)?;

@@ -33,7 +33,7 @@ usage: probe                 print what this process sees, as JSON
        probe ioctl DEVICE    ask a random device for its entropy; print `asked` or why not
        probe trace PID       attach to a process, stop it and let it go on; print `traced` or why not
        probe serve PORT      answer on that port of TCP and UDP, print `ready`
-       probe dial tcp|udp ADDRESS:PORT   try to reach it; print `answered` or why not
+       probe dial tcp|udp|mptcp|fastopen ADDRESS:PORT   try to reach it; print `answered` or why not
        probe overwrite MS NAME   try to overwrite the running programs named so; tell how often it worked
        probe watch MS NAME   try to look into the processes named so; tell how often it worked
        probe calls           try what kernels are attacked through, print what each call came to, as JSON

@@ -74,7 +74,7 @@ pub fn register(t: &mut Registry) {
     .differs(DIFFERS);
 
     t.add("nothing is written, made, removed or renamed outside the rules", async |c| {
-        let script = "echo x > /volume/file; : > /volume/inner/file; echo x >> /volume/file; rm /volume/inner/file; \
+        let script = "echo x > /volume/file; true > /volume/inner/file; echo x >> /volume/file; rm /volume/inner/file; \
                       mkdir /volume/d; mknod /volume/p p; ln -s x /volume/l; ln /volume/file /volume/h; ln /volume/file /tmp/h; \
                       mv /volume/file /volume/other; mv /volume/file /tmp/stolen; truncate -s 0 /volume/inner/file; \
                       echo y > /tmp/mine && mv /tmp/mine /volume/; cat /tmp/h; echo end";
@@ -132,6 +132,30 @@ pub fn register(t: &mut Registry) {
         shown(2);
         Ok(())
     })
+    .differs(DIFFERS);
+
+    t.add(
+        "the rules about ports are not passed by: MPTCP, connecting by sending, for init and for an exec",
+        async |c| {
+            let server = listener(c, &["probe", "serve", "9090"]).await?;
+            let script = "probe dial mptcp 127.0.0.1:9090; probe dial fastopen 127.0.0.1:9090";
+            for rules in ["landlock.tcp_connect = ['80']\n", "landlock.tier = 'strict'\n"] {
+                for output in tried(|| in_network_of(c, &server, rules), script).await? {
+                    let lines: Vec<&str> = output.stdout.lines().collect();
+                    ensure!(
+                        lines.len() == 2 && lines.iter().all(|line| line.contains("not supported")),
+                        "{output:?}"
+                    );
+                    attacked(2);
+                }
+            }
+            for output in tried(|| in_network_of(c, &server, ""), script).await? {
+                same!(output.stdout, "answered\nanswered\n");
+            }
+            shown(2);
+            Ok(())
+        },
+    )
     .differs(DIFFERS);
 
     t.add("a device that was not given takes no ioctl", async |c| {
@@ -231,7 +255,7 @@ pub fn register(t: &mut Registry) {
         let script = "echo x > /run/x && echo run; echo x > /dev/null && echo null; echo 7 > /proc/self/oom_score_adj && echo proc; \
                       echo x > /volume/new && echo volume; echo x > /etc/x || echo etc";
         let canary = Canary::plant(c)?;
-        let made = || with_volume(c, "landlock.tier = 'strict'\n", &canary).spec(read_only_root);
+        let made = || with_volume(c, "landlock.tier = 'strict'\nmount_audit = 'refuse'\n", &canary).spec(read_only_root);
         for output in tried(made, script).await? {
             same!(output.stdout, "run\nnull\nproc\nvolume\netc\n", "{:?}", output.stderr);
             attacked(1);

@@ -162,23 +162,27 @@ pub fn register(t: &mut Registry) {
         same!(made().sh(script).output().await?.stdout, expected);
         let container = made().waiting().start().await?;
         same!(container.sh(script).await?.stdout, expected, "an exec");
-        let terminal = container.exec(&["sh", "-c", "tty; stty size > /dev/null && echo sized; echo x > /dev/tty"]);
+        let terminal = container.exec(&["sh", "-c", "tty; stty -a > /dev/null && echo sized; echo x > /dev/tty"]);
         let output = terminal.terminal().output().await?;
         same!(output.stdout.replace('\r', ""), "/dev/pts/0\nsized\nx\n");
-        let terminal = made().sh("stty size > /dev/null && echo sized > /dev/tty").terminal().output().await?;
+        let terminal = made().sh("stty -a > /dev/null && echo sized > /dev/tty").terminal().output().await?;
         same!(terminal.stdout.replace('\r', ""), "sized\n");
         Ok(())
     })
     .differs(DIFFERS);
     t.add("rules hold in a user namespace of the pod's own too", async |c| {
         const RULES: &str = "landlock.read = ['/bin', '/proc']\nlandlock.write = ['/tmp', '/proc']\nlandlock.tcp_connect = []\n";
-        let made = async || c.container().options(handler(RULES)).rootless_root(c).await;
+        let root = c.mapped_root().await?;
+        let made = || {
+            let container = c.container().options(handler(RULES)).root_at(&root);
+            container.spec(spec::with_user_namespace)
+        };
         let script = "cat /etc/passwd > /dev/null 2>&1 || echo unread; echo x > /etc/x 2> /dev/null || echo unwritten; \
                       echo x > /tmp/x && echo written; cat /proc/self/uid_map | wc -l; echo 9 > /proc/self/oom_score_adj && echo proc; \
                       probe dial tcp 127.0.0.1:1";
         let expected = "unread\nunwritten\nwritten\n1\nproc\nrefused: Permission denied (os error 13)\n";
-        same!(made().await?.sh(script).output().await?.stdout, expected);
-        let container = made().await?.waiting().start().await?;
+        same!(made().sh(script).output().await?.stdout, expected);
+        let container = made().waiting().start().await?;
         same!(container.sh(script).await?.stdout, expected, "an exec");
         Ok(())
     })

@@ -100,6 +100,12 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             "a sentry's calls are not the workload's, and it tells nobody of those; use the native runtime",
         ),
         (
+            "landlock.tier = \"strict\", or a rule of landlock.…",
+            container.domain.as_ref().is_some_and(Domain::has_rules)
+                || plan.policy.landlock_scope.value != Scopes::default(),
+            "Landlock is the host kernel's, which a sentry's processes do not meet; use the native runtime",
+        ),
+        (
             "seccomp.profile",
             process.seccomp.len() > 1,
             "a sentry holds a container to one filter, and its spec has one already; use the native runtime",
@@ -135,12 +141,6 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             container.egress.is_some() && (spaces.net == Namespace::New || network(plan, chosen) == Network::Sandbox),
             "a sentry with a network stack of its own sends past the host's rules; set gvisor.network to \"host\" or \"none\", \
              in a network namespace that exists",
-        ),
-        (
-            "landlock.tier = \"strict\", or a rule of landlock.…",
-            container.domain.as_ref().is_some_and(Domain::has_rules)
-                || plan.policy.landlock_scope.value != Scopes::default(),
-            "Landlock is the host kernel's, which a sentry's processes do not meet; use the native runtime",
         ),
         (
             "linux.namespaces: time",

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::mounts::{self, is_proc};
-use crate::plan::{Container, Domain};
+use crate::plan::{Container, Domain, Mount, MountSource};
 use crate::policy::{is_in, plain};
 use crate::sys::landlock::{
     ACCESS_FILE, ACCESS_FS_CHANGE_DIR, ACCESS_FS_EXECUTE, ACCESS_FS_IOCTL_DEV, ACCESS_FS_READ_DIR, ACCESS_FS_READ_FILE,
@@ -67,6 +67,20 @@ pub struct Surroundings<'a> {
     pub procs: &'a [(String, OwnedFd)],
     /// The proc that init and exec'd processes find themselves in.
     pub own_proc: BorrowedFd<'a>,
+}
+
+/// The proc that the holder, and whom it forks, find themselves in, where the domain has rules about what is read and written: a new
+/// one, which the container cannot have among its mounts. The rule that lets processes set their own limits and labels in it gives
+/// nothing else away.
+pub fn own_proc() -> Result<OwnedFd, mounts::Error> {
+    mounts::open_filesystem(&Mount {
+        destination: "the holder's /proc".into(),
+        source: MountSource::New {
+            kind: "proc".into(),
+            source: "proc".into(),
+        },
+        ..Mount::default()
+    })
 }
 
 /// The container's proc file systems, made before init is there, for rules to be put on. None where the kernel cannot show a

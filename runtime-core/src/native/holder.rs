@@ -141,7 +141,10 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     let socket = process::inherited(PROCESS_FD).map_err(io("taking over init's socket"))?;
     let request = process::inherited(REQUEST_FD).map_err(io("taking over the request"))?;
     let Request { container, process } = wire::from_memfd(request).map_err(io("reading the holder's request"))?;
-    let proc = open_proc(&container)?;
+    let proc = match &container.domain {
+        Some(domain) if domain.is_about_contents() => domain::own_proc()?,
+        _ => open_proc()?,
+    };
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
 
     let mut tree = Tree::open(&container, proc.as_fd())?;
@@ -245,21 +248,7 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     serve(control, &inside)
 }
 
-/// The proc that the holder, and whom it forks, find themselves in. Where the domain has rules about what is read and written,
-/// it is a new one, which the container cannot have among its mounts: the rule that lets processes set their own limits and
-/// labels in it gives nothing else away.
-fn open_proc(container: &plan::Container) -> Result<OwnedFd, Error> {
-    if container.domain.as_ref().is_some_and(plan::Domain::is_about_contents) {
-        let mount = plan::Mount {
-            destination: "the holder's /proc".into(),
-            source: plan::MountSource::New {
-                kind: "proc".into(),
-                source: "proc".into(),
-            },
-            ..plan::Mount::default()
-        };
-        return Ok(mounts::open_filesystem(&mount)?);
-    }
+fn open_proc() -> Result<OwnedFd, Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(c"/proc", flags, Mode::empty()).map_err(|errno| io("opening /proc")(errno.into()))
 }

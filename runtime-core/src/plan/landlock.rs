@@ -1,6 +1,8 @@
 //! Whether a container gets a Landlock domain, and which.
 
-use super::{Container, Domain, Error, MOUNT_ATTR_RDONLY, Mount, MountSource, Namespace, Plan};
+use serde::{Deserialize, Serialize};
+
+use super::{Container, Error, MOUNT_ATTR_RDONLY, Mount, MountSource, Namespace, Plan};
 use crate::policy::{Decided, Origin, Policy, Ports, Scopes, Tier, Trees, Value, is_in};
 
 const CAP_SYS_PTRACE: u64 = 1 << 19;
@@ -15,6 +17,49 @@ const ABI_IOCTL: u32 = 5;
 const ABI_SCOPES: u32 = 6;
 /// What a terminal is found at: the devpts, the controlling terminal, and init's own.
 const TERMINALS: [&str; 3] = ["/dev/pts", "/dev/tty", "/dev/console"];
+
+/// A Landlock domain: it denies every change of the mount table, and tracing what is outside. Paths are the container's, with
+/// all its mounts; what has none is not restricted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Domain {
+    /// Abstract sockets that were made outside cannot be connected to: the host's, in a container on its network.
+    pub scope_abstract_sockets: bool,
+    /// Nothing outside can be sent a signal.
+    pub scope_signals: bool,
+    /// Where programs can be executed.
+    pub execute: Option<Vec<String>>,
+    /// Where files can be read.
+    pub read: Option<Vec<String>>,
+    /// Where files can be written to, made and removed.
+    pub write: Option<Vec<String>>,
+    /// Mount points below which the same is possible: what the spec leaves writable where the root is not.
+    pub writable_mounts: Option<Vec<String>>,
+    /// Devices that take ioctls.
+    pub ioctl: Option<Vec<String>>,
+    /// Devices and terminals that can be read and written to whatever the lists say; not all are there.
+    pub devices: Vec<String>,
+    /// Ports that can be listened at.
+    pub tcp_bind: Option<Vec<u16>>,
+    /// Ports that can be connected to.
+    pub tcp_connect: Option<Vec<u16>>,
+}
+
+impl Domain {
+    /// Whether opening a file for reading or writing depends on where it is.
+    pub fn is_about_contents(&self) -> bool {
+        self.read.is_some() || self.write.is_some() || self.writable_mounts.is_some()
+    }
+
+    /// Whether it says more than the tiers `baseline` and `hardened` do.
+    pub fn has_rules(&self) -> bool {
+        let of_domain_alone = Self {
+            scope_abstract_sockets: self.scope_abstract_sockets,
+            ..Self::default()
+        };
+        *self != of_domain_alone
+    }
+}
 
 /// The domain of a container that is otherwise translated.
 ///

@@ -30,6 +30,7 @@ mod types;
 pub use capability::NAMES as CAPABILITY_NAMES;
 pub use error::Error;
 pub use hook::translate as translate_hook;
+pub use landlock::Domain;
 pub use options::known as known_mount_options;
 pub use options::{
     MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,

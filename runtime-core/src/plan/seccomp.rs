@@ -5,8 +5,8 @@
 use oci_spec::runtime::{self as oci, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag};
 
 use super::{Error, Listener, path};
-use crate::policy::{Policy, SeccompMode};
-use crate::security::seccomp::named::Named;
+use crate::policy::{Policy, Ports, SeccompMode};
+use crate::security::seccomp::named::{self, Named};
 use crate::security::seccomp::{self, Filter, record};
 
 /// Makes the spec say what it can of the policy: the flag that logs, and a first of the profiles `named` where the spec has
@@ -57,6 +57,9 @@ pub(super) fn filters(
             ));
         }
         filters.push((compiled, loads_another(profile)));
+    }
+    if policy.landlock_tcp_bind.value != Ports::Any || policy.landlock_tcp_connect.value != Ports::Any {
+        filters.push((seccomp::compile(&named::tcp_alone())?, true));
     }
     if policy.seccomp_mode.value == SeccompMode::Record {
         listener = Some(recorder(policy, listener.is_some())?);

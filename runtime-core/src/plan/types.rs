@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 
+use super::Domain;
 use crate::policy::{Policy, Reach};
 use crate::security::seccomp::Filter;
 
@@ -82,49 +83,6 @@ pub struct Container {
     pub egress: Option<Vec<Reach>>,
     /// The Landlock domain of init and of every exec'd process.
     pub domain: Option<Domain>,
-}
-
-/// A Landlock domain: it denies every change of the mount table, and tracing what is outside. Paths are the container's, with
-/// all its mounts; what has none is not restricted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Domain {
-    /// Abstract sockets that were made outside cannot be connected to: the host's, in a container on its network.
-    pub scope_abstract_sockets: bool,
-    /// Nothing outside can be sent a signal.
-    pub scope_signals: bool,
-    /// Where programs can be executed.
-    pub execute: Option<Vec<String>>,
-    /// Where files can be read.
-    pub read: Option<Vec<String>>,
-    /// Where files can be written to, made and removed.
-    pub write: Option<Vec<String>>,
-    /// Mount points below which the same is possible: what the spec leaves writable where the root is not.
-    pub writable_mounts: Option<Vec<String>>,
-    /// Devices that take ioctls.
-    pub ioctl: Option<Vec<String>>,
-    /// Devices and terminals that can be read and written to whatever the lists say; not all are there.
-    pub devices: Vec<String>,
-    /// Ports that can be listened at.
-    pub tcp_bind: Option<Vec<u16>>,
-    /// Ports that can be connected to.
-    pub tcp_connect: Option<Vec<u16>>,
-}
-
-impl Domain {
-    /// Whether opening a file for reading or writing depends on where it is.
-    pub fn is_about_contents(&self) -> bool {
-        self.read.is_some() || self.write.is_some() || self.writable_mounts.is_some()
-    }
-
-    /// Whether it says more than the tiers `baseline` and `hardened` do.
-    pub fn has_rules(&self) -> bool {
-        let of_domain_alone = Self {
-            scope_abstract_sockets: self.scope_abstract_sockets,
-            ..Self::default()
-        };
-        *self != of_domain_alone
-    }
 }
 
 /// How a container stands to one kind of namespace.

@@ -243,7 +243,8 @@ settings! {
     "landlock.tcp_bind" landlock_tcp_bind: Ports, Ports::Any, Ports::Any, true;
 
     /// The TCP ports that can be connected to, at any address, loopback too (ABI 4, Linux 6.7). UDP is not held back: see `egress`.
-    /// Where the tier is `strict`, nothing set means none.
+    /// Where the tier is `strict`, nothing set means none. A list of either kind of ports brings a filter of system calls that denies
+    /// the ways past it: MPTCP and SMC, connecting by sending (MSG_FASTOPEN), io_uring, and i386's socketcall(2).
     "landlock.tcp_connect" landlock_tcp_connect: Ports, Ports::Any, Ports::Any, true;
 
     /// Which of the devices that the container was given, the usual ones and those of its spec, take ioctls (ABI 5, Linux 6.10): those

@@ -196,6 +196,19 @@ fn the_strict_tier_is_by_port_device_and_writable_mount() {
 }
 
 #[test]
+fn rules_about_tcp_have_a_filter_beside_them() {
+    let filters = |policy: &str| under_policy(base(), policy, 7).unwrap().process.seccomp.len();
+    assert_eq!((filters(""), filters("landlock.tier = 'hardened'")), (0, 0));
+    assert_eq!(
+        (
+            filters("landlock.tier = 'strict'"),
+            filters("landlock.tcp_bind = ['80']")
+        ),
+        (1, 1)
+    );
+}
+
+#[test]
 fn what_a_rule_needs_is_refused_by_name_where_it_is_not_there() {
     for (rule, abi, words) in [
         ("landlock.tier = 'strict'", 5, "it needs ABI 6 (Linux 6.12)"),

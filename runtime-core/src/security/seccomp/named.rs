@@ -14,6 +14,10 @@ pub const STRICT: &str = "strict";
 /// ones, those of the internet and rtnetlink's, none of what the kernel has mostly been attacked through.
 const STRICT_PROFILE: &str = include_str!("strict.json");
 
+/// What Landlock's rules about TCP do not see: MPTCP and SMC, which fall back to TCP, connecting by sending (MSG_FASTOPEN), and two
+/// calls whose arguments no filter sees, socketcall(2) and io_uring's. Everything else passes.
+const TCP_ALONE_PROFILE: &str = include_str!("tcp.json");
+
 /// Why there is no profile of that name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -68,6 +72,11 @@ pub fn strict() -> LinuxSeccomp {
     serde_json::from_str(STRICT_PROFILE).expect("a test reads it")
 }
 
+/// The profile that keeps Landlock's rules about TCP from being passed by.
+pub fn tcp_alone() -> LinuxSeccomp {
+    serde_json::from_str(TCP_ALONE_PROFILE).expect("a test reads it")
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -118,6 +127,14 @@ mod tests {
             "userfaultfd",
         ] {
             assert!(!all.iter().any(|name| name == dangerous), "{dangerous}");
+        }
+    }
+
+    #[test]
+    fn the_profile_about_tcp_compiles_on_every_machine() {
+        use super::super::{Machine, compile_for};
+        for machine in [Machine::X86_64, Machine::Aarch64] {
+            assert!(compile_for(&tcp_alone(), machine).is_ok());
         }
     }
 
