@@ -77,8 +77,11 @@ fn tree(directory: &Path) -> Result<BTreeMap<PathBuf, String>> {
             String::new()
         } else if stat.is_symlink() {
             std::fs::read_link(&path)?.display().to_string()
-        } else {
+        } else if stat.is_file() {
             String::from_utf8_lossy(&std::fs::read(&path)?).into_owned()
+        } else {
+            // A FIFO that an attack made would wait for a writer.
+            String::new()
         };
         let about = format!(
             "{:o} {} {} {} {content}",

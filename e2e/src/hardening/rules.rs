@@ -143,7 +143,7 @@ pub fn register(t: &mut Registry) {
                 for output in tried(|| in_network_of(c, &server, rules), script).await? {
                     let lines: Vec<&str> = output.stdout.lines().collect();
                     ensure!(
-                        lines.len() == 2 && lines.iter().all(|line| line.contains("not supported")),
+                        lines.len() == 2 && lines[0].contains("(os error 93)") && lines[1].contains("(os error 95)"),
                         "{output:?}"
                     );
                     attacked(2);

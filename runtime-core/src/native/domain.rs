@@ -262,7 +262,7 @@ impl Rules<'_> {
             return Ok(());
         };
         let kind = rustix::fs::fstat(&fd).map_or(0, |stat| stat.st_mode & libc::S_IFMT);
-        let is_devpts = || rustix::fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type as i64 == DEVPTS_MAGIC);
+        let is_devpts = || rustix::fs::fstatfs(&fd).is_ok_and(|fs| fs.f_type == DEVPTS_MAGIC);
         match kind {
             libc::S_IFCHR | libc::S_IFBLK | libc::S_IFIFO => {}
             libc::S_IFDIR if is_devpts() => {}
