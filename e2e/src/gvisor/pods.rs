@@ -125,6 +125,33 @@ pub fn register(t: &mut Registry) {
         Ok(())
     });
     t.add(
+        "the containers of a pod share its /dev/shm and its emptyDir volumes, from its start on",
+        async |c| {
+            let volume = c.directory.join("volume");
+            std::fs::create_dir(&volume)?;
+            let source = volume.display().to_string();
+            let with = |spec: &mut serde_json::Value| {
+                let mounts = spec["mounts"].as_array_mut();
+                mounts.into_iter().for_each(|mounts| {
+                    mounts.retain(|mount| mount["destination"] != "/dev/shm");
+                    mounts.push(spec::mount("/dev/shm", "bind", &source, &["rbind", "rw"]));
+                    mounts.push(spec::mount("/scratch", "bind", &source, &["rbind", "rw"]));
+                });
+            };
+            let pod = sandbox(c).spec(with).start().await?;
+            let one = member(c, &pod.id).spec(with).start().await?;
+            let two = member(c, &pod.id).spec(with).start().await?;
+            one.sh("echo shared > /dev/shm/file").await?.ok()?;
+            same!(
+                two.sh("cat /dev/shm/file /scratch/file").await?.ok()?,
+                "shared\nshared\n"
+            );
+            two.sh("rm /scratch/file; echo again > /scratch/other").await?.ok()?;
+            same!(one.sh("ls /dev/shm; cat /dev/shm/other").await?.ok()?, "other\nagain\n");
+            Ok(())
+        },
+    );
+    t.add(
         "a sentry's death is the end of all its containers, with 137",
         async |c| {
             let pod = sandbox(c).start().await?;
