@@ -61,13 +61,14 @@ const ON_CGROUPFS: [&str; 21] = [
 
 /// What is tried on systemd's: what depends on who made the cgroup. A container's statistics are not among it that has
 /// ended: systemd takes a scope away with its last process.
-const ON_SYSTEMD: [&str; 9] = [
+const ON_SYSTEMD: [&str; 10] = [
     "cgroups/",
     "devices/a device that",
     "devices/an exec",
     "node/",
     "pause/a paused container is frozen",
-    "resources/",
+    "resources/each",
+    "resources/shares",
     "stats/metrics tell how many",
     "stats/metrics tell memory",
     "update/the",

@@ -69,18 +69,15 @@ pub fn register(t: &mut Registry) {
                 let args = [&["/usr/bin/systemctl"], args].concat();
                 container.exec(&args).output().await
             };
-            c.within(60, "the unit runs", async || {
-                Ok(systemctl(&["is-active", "nested.service"]).await?.stdout == "active\n")
-            })
-            .await?;
+            let running = c
+                .within(60, "the unit runs", async || {
+                    Ok(systemctl(&["is-active", "nested.service"]).await?.stdout == "active\n")
+                })
+                .await;
+            running.with_context(|| format!("systemd says: {}", container.stdout.text()))?;
             let limit = (32 * MIB).to_string();
-            same!(
-                systemctl(&["show", "--value", "--property", "MemoryMax", "nested.service"])
-                    .await?
-                    .ok()?
-                    .trim(),
-                limit
-            );
+            let told = systemctl(&["show", "--value", "--property", "MemoryMax", "nested.service"]).await?;
+            same!(told.stdout.trim(), limit, "{told:?}");
             // What it says is so, seen from here.
             let unit = container.cgroup("").join("system.slice/nested.service");
             let read = |name: &str| std::fs::read_to_string(unit.join(name)).with_context(|| format!("read {name}"));
@@ -122,12 +119,19 @@ StandardError=null
     std::fs::create_dir(&units).context("make the directory of the units")?;
     std::fs::write(units.join("nested.service"), UNIT).context("write the unit")?;
     let container = c.container().args(&["/lib/systemd/systemd", "--unit=nested.service"]);
-    Ok(container.spec(writable).spec(|spec| {
+    // Its words go to the console.
+    Ok(container.terminal().spec(writable).spec(|spec| {
         // What a runtime says of itself to a systemd (systemd.io/CONTAINER_INTERFACE).
         push(spec, "/process/env", json!("container=oci"));
         for (from, to) in [("/usr", "/usr"), ("/usr/lib", "/lib"), ("/usr/lib64", "/lib64")] {
             push(spec, "/mounts", mount(to, "bind", from, &["rbind", "ro"]));
         }
+        // What Debian's mounts there as well; it ends where that is not there and mount(2) is not for it.
+        push(
+            spec,
+            "/mounts",
+            mount("/run/lock", "tmpfs", "tmpfs", &["nosuid", "nodev", "noexec"]),
+        );
         let units = units.display().to_string();
         push(
             spec,

@@ -144,8 +144,8 @@ fn fields(disk: &Disk) -> Vec<Field> {
             vec![says("blkio.weight", 500), says("blkio.bfq.weight", 500)],
             vec![says("io.bfq.weight", 500), says("io.weight", "default 4950")],
         ),
-        // runc 1.1 passes over it where the disk has no weights of BFQ's.
-        ours(field(
+        // With the cost model of io.weight no disk has a weight of its own before somebody calibrates it.
+        field(
             "blockIO.weightDevice",
             json!({"blockIO": {"weightDevice": [{"major": disk.major, "minor": disk.minor, "weight": 500}]}}),
             if disk.has_bfq {
@@ -153,11 +153,12 @@ fn fields(disk: &Disk) -> Vec<Field> {
             } else {
                 vec![]
             },
-            vec![
-                says("io.bfq.weight", disk.line(500)),
-                says("io.weight", disk.line(4950)),
-            ],
-        )),
+            if disk.has_bfq {
+                vec![says("io.bfq.weight", disk.line(500))]
+            } else {
+                vec![]
+            },
+        ),
         throttle("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps", MIB),
         throttle(
             "throttleWriteBpsDevice",
@@ -225,7 +226,7 @@ fn merge(into: &mut Value, from: Value) {
 struct Disk {
     major: u64,
     minor: u64,
-    /// Whether the I/O scheduler is in use that knows weights on cgroup v1.
+    /// Whether the I/O scheduler is in use that knows weights.
     has_bfq: bool,
 }
 
@@ -379,6 +380,15 @@ fn impossible(disk: &Disk) -> Vec<(Value, &'static str)> {
             "resources.hugepageLimits.pageSize",
         ),
     ];
+    if !disk.has_bfq {
+        let weight = json!([{"major": disk.major, "minor": disk.minor, "weight": 500}]);
+        let file = if node::has_cgroup_v2() {
+            "io.weight"
+        } else {
+            "weight_device"
+        };
+        all.push((json!({"blockIO": {"weightDevice": weight}}), file));
+    }
     if node::has_cgroup_v2() {
         let high = json!({"memory": {"limit": 8 * MIB}, "unified": {"memory.high": (9 * MIB).to_string()}});
         all.extend([
@@ -398,10 +408,6 @@ fn impossible(disk: &Disk) -> Vec<(Value, &'static str)> {
         ]);
     } else {
         all.push((json!({"unified": {"memory.high": "1"}}), "linux.resources.unified"));
-        if !disk.has_bfq {
-            let weight = json!([{"major": disk.major, "minor": disk.minor, "weight": 500}]);
-            all.push((json!({"blockIO": {"weightDevice": weight}}), "weight_device"));
-        }
         let mounted = |controller: &str| std::path::Path::new("/sys/fs/cgroup").join(controller).exists();
         if !mounted("net_cls") {
             all.push((json!({"network": {"classID": 5}}), "net_cls"));

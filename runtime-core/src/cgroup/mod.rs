@@ -313,6 +313,10 @@ impl Cgroup {
     /// memory, pids, blkio, hugetlb, rdma, net_cls, net_prio is set then.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         if let Some(unit) = &self.unit {
+            if let Driver::V2(v2) = &self.driver {
+                // Else systemd would set what is to be refused.
+                v2.check_usage(resources)?;
+            }
             unit.update(&self.properties(Some(resources), false)?)?;
         }
         match &self.driver {

@@ -66,7 +66,7 @@ impl V2 {
     }
 
     /// checkBeforeUpdate: no limit below what is in use. The kernel would reclaim, and then kill.
-    fn check_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
+    pub fn check_usage(&self, resources: &LinuxResources) -> Result<(), Error> {
         let Some(memory) = resources.memory() else {
             return Ok(());
         };
