@@ -115,6 +115,20 @@ impl Backends {
         })
     }
 
+    /// Makes a pod's sandbox: its process and what ends it. On error nothing is left.
+    ///
+    /// # Errors
+    /// Whatever stands in the way, by its own text.
+    pub fn create_sandbox(
+        &self,
+        sandbox: &plan::Sandbox,
+        owner: &Owner,
+    ) -> Result<(native::Sandbox, Arc<dyn Process>), Error> {
+        let executable = self.executable()?;
+        let (made, process) = native::Sandbox::create(&executable, sandbox, owner)?;
+        Ok((made, Arc::new(process)))
+    }
+
     /// The binary that holders and launchers are executed from; cloned once.
     fn executable(&self) -> Result<Arc<Executable>, native::Error> {
         let mut executable = self.executable.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,6 +16,7 @@ pub mod host;
 pub mod mounts;
 pub mod native;
 pub mod plan;
+pub mod pod_files;
 pub mod policy;
 pub mod record;
 pub mod security;

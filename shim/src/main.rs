@@ -1,8 +1,7 @@
 //! `containerd-shim-nucleus-v2`: containerd's shim v2 protocol over runtime-core.
 //!
 //! One binary, several actions. containerd runs `start`, `delete` and `-info`; `start` runs `serve`, which is the shim; and
-//! `serve` runs `init` for each container, or `runsc` for each
-//! call of gVisor's. `start` and `delete` stand on every container's critical path: nothing is set up
+//! `serve` runs `init` for each container, or `runsc` for each call of gVisor's, and `pause` for a pod whose sandbox is its own. `start` and `delete` stand on every container's critical path: nothing is set up
 //! here before it is known to be needed.
 
 mod args;
@@ -16,6 +15,7 @@ mod listener;
 mod logger;
 mod metrics;
 mod reaper;
+mod sandbox;
 mod serve;
 mod service;
 mod shim;
@@ -53,6 +53,12 @@ fn main() -> ExitCode {
         .is_some_and(|action| action == runtime_core::native::MEMBER_ACTION)
     {
         runtime_core::native::member_main();
+    }
+    if arguments
+        .peek()
+        .is_some_and(|action| action == runtime_core::native::PAUSE_ACTION)
+    {
+        runtime_core::native::pause_main();
     }
     if arguments.peek().is_some_and(|action| action == "runsc") {
         runtime_core::gvisor::launcher_main();

@@ -132,7 +132,7 @@ async fn unused(shim: &Shim) {
         // The sender is part of the shim that we hold.
         let _ = activity.wait_for(|activity| activity.is_idle()).await;
         let busy = activity.wait_for(|activity: &Activity| !activity.is_idle());
-        if tokio::time::timeout(UNUSED, busy).await.is_err() && shim.end_if_unused() {
+        if tokio::time::timeout(UNUSED, busy).await.is_err() && shim.end_if_idle() {
             return;
         }
     }

@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use runtime_core::backend::{Backends, Owner};
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 use crate::container::{Container, Error};
 use crate::events::Publisher;
+use crate::sandbox::Sandbox;
 
 /// Threads for blocking work at once; what is more waits.
 const THREADS: usize = 32;
 /// Their stacks: parsing of config.json recurses up to 128 levels deep; the rest is shallow. Only what is used takes memory.
 const STACK: usize = 512 << 10;
+
+/// How long whoever has ended the shim may stay connected to it.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// One shim: the containers of a group and what they need.
 pub struct Shim {
@@ -37,7 +42,15 @@ pub struct Shim {
 #[derive(Default)]
 struct Inner {
     containers: HashMap<String, Slot>,
+    sandbox: Option<SandboxSlot>,
     ending: bool,
+}
+
+enum SandboxSlot {
+    /// Being created.
+    Reserved,
+    /// Until it is shut down.
+    Created(Arc<Sandbox>),
 }
 
 enum Slot {
@@ -53,6 +66,8 @@ pub struct Activity {
     pub connections: usize,
     /// Containers, also those being created.
     pub containers: usize,
+    /// A sandbox that was not stopped.
+    pub sandbox: bool,
 }
 
 impl Activity {
@@ -69,6 +84,11 @@ pub enum Unavailable {
     Exists,
     /// The shim ends: containerd will start another one.
     Ending,
+}
+
+/// The place of a sandbox about to be; free again unless it becomes one.
+pub struct SandboxReservation {
+    shim: Option<Arc<Shim>>,
 }
 
 /// An id that is taken for a container about to be; free again unless it becomes one.
@@ -147,6 +167,45 @@ impl Shim {
         }
     }
 
+    /// Takes the place of this shim's sandbox.
+    pub fn reserve_sandbox(self: &Arc<Self>) -> Result<SandboxReservation, Unavailable> {
+        let mut inner = self.inner();
+        if inner.ending {
+            return Err(Unavailable::Ending);
+        }
+        if inner.sandbox.is_some() {
+            return Err(Unavailable::Exists);
+        }
+        inner.sandbox = Some(SandboxSlot::Reserved);
+        self.activity.send_modify(|activity| activity.sandbox = true);
+        Ok(SandboxReservation {
+            shim: Some(Arc::clone(self)),
+        })
+    }
+
+    /// The sandbox that this shim has made, until it ends.
+    pub fn sandbox(&self) -> Option<Arc<Sandbox>> {
+        match &self.inner().sandbox {
+            Some(SandboxSlot::Created(sandbox)) => Some(Arc::clone(sandbox)),
+            Some(SandboxSlot::Reserved) | None => None,
+        }
+    }
+
+    /// It is there, but holds nothing any more.
+    pub fn sandbox_ended(&self) {
+        self.activity.send_modify(|activity| activity.sandbox = false);
+    }
+
+    /// Those that are created.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        let inner = self.inner();
+        let created = inner.containers.values().filter_map(|slot| match slot {
+            Slot::Created(container) => Some(Arc::clone(container)),
+            Slot::Reserved => None,
+        });
+        created.collect()
+    }
+
     /// Forgets a container that was deleted.
     pub fn remove(&self, id: &str) {
         let mut inner = self.inner();
@@ -164,10 +223,22 @@ impl Shim {
         containers.into_iter().any(|container| container.end_helper(pid))
     }
 
-    /// Ends the shim unless it has containers; whether it does. From here on a `start` makes a new socket, and no container
-    /// is created any more: none can be lost between.
+    /// Ends the shim unless it has containers or a sandbox; whether it does. From here on a `start` makes a new socket, and no
+    /// container is created any more: none can be lost between.
     pub fn end_if_unused(&self) -> bool {
-        let mut inner = self.inner();
+        let inner = self.inner();
+        let has_sandbox = inner.sandbox.is_some();
+        !has_sandbox && self.end_without_containers(inner)
+    }
+
+    /// The same where nobody is connected any more: a sandbox that was stopped keeps no shim then.
+    pub fn end_if_idle(&self) -> bool {
+        let inner = self.inner();
+        let is_idle = self.activity.borrow().is_idle();
+        is_idle && self.end_without_containers(inner)
+    }
+
+    fn end_without_containers(&self, mut inner: MutexGuard<'_, Inner>) -> bool {
         if !inner.containers.is_empty() {
             return false;
         }
@@ -180,13 +251,32 @@ impl Shim {
 
     /// Ends the shim whatever it has.
     pub fn end(&self) {
+        self.remove_socket();
+        self.shutdown.notify_one();
+    }
+
+    /// The same, but once nobody is connected any more, or after a while: containerd's client may take a connection that closes
+    /// right behind an answer for one that closed without.
+    pub fn end_when_left(self: &Arc<Self>) {
+        self.inner().ending = true;
+        self.remove_socket();
+        let shim = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut activity = shim.activity.subscribe();
+            let left = activity.wait_for(|activity| activity.connections == 0);
+            // Either will do.
+            let _ = tokio::time::timeout(LINGER, left).await;
+            shim.shutdown.notify_one();
+        });
+    }
+
+    fn remove_socket(&self) {
         // Gone already is all the same; anything else leaves a socket that the next start finds stale.
         if let Err(error) = std::fs::remove_file(&self.socket)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             log::warn!("remove {}: {error}", self.socket.display());
         }
-        self.shutdown.notify_one();
     }
 
     /// Waits for [`Self::end`].
@@ -209,6 +299,24 @@ impl Reservation {
     pub fn fulfil(mut self, container: Arc<Container>) {
         if let Some(id) = self.id.take() {
             self.shim.inner().containers.insert(id, Slot::Created(container));
+        }
+    }
+}
+
+impl SandboxReservation {
+    /// It is a sandbox now.
+    pub fn fulfil(mut self, sandbox: Arc<Sandbox>) {
+        if let Some(shim) = self.shim.take() {
+            shim.inner().sandbox = Some(SandboxSlot::Created(sandbox));
+        }
+    }
+}
+
+impl Drop for SandboxReservation {
+    fn drop(&mut self) {
+        if let Some(shim) = self.shim.take() {
+            shim.inner().sandbox = None;
+            shim.sandbox_ended();
         }
     }
 }
@@ -279,6 +387,38 @@ mod tests {
         assert!(socket.exists());
         assert_eq!(shim.reserve("c1").err(), Some(Unavailable::Ending));
         shim.ended().await;
+    }
+
+    #[tokio::test]
+    async fn a_shim_has_one_sandbox_and_lives_as_long_as_that() {
+        let shim = shim("/nonexistent/socket".into()).await;
+        let reservation = shim.reserve_sandbox().unwrap();
+        assert_eq!(shim.reserve_sandbox().err(), Some(Unavailable::Exists));
+        assert!(!shim.activity.borrow().is_idle());
+        // What containerd asks after each of its containers.
+        assert!(!shim.end_if_unused());
+        assert!(!shim.end_if_idle());
+        drop(reservation);
+        assert!(shim.activity.borrow().is_idle());
+        assert!(shim.end_if_unused());
+        assert_eq!(shim.reserve_sandbox().err(), Some(Unavailable::Ending));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_is_told_to_end_waits_for_its_client_to_go_but_not_for_ever() {
+        for leaves in [true, false] {
+            let shim = shim("/nonexistent/socket".into()).await;
+            shim.activity.send_modify(|activity| activity.connections = 1);
+            shim.end_when_left();
+            assert_eq!(shim.reserve("c1").err(), Some(Unavailable::Ending));
+            assert!(tokio::time::timeout(LINGER / 2, shim.ended()).await.is_err());
+            if leaves {
+                shim.activity.send_modify(|activity| activity.connections = 0);
+                assert!(tokio::time::timeout(LINGER / 4, shim.ended()).await.is_ok());
+            } else {
+                shim.ended().await;
+            }
+        }
     }
 
     #[tokio::test]

@@ -370,6 +370,35 @@ impl Cgroup {
     }
 }
 
+/// What all of a pod used: the figures of `parent`, its own cgroup as CRI names it: a path, or one of systemd's slices. Nothing,
+/// where it is not there yet.
+///
+/// # Errors
+/// [`Error::Path`] for a name that is none.
+pub fn pod_stats(parent: &str) -> Result<Stats, Error> {
+    let path = if parent.ends_with(".slice") && !parent.contains('/') {
+        format!("/{}", systemd::slice_path(parent)?)
+    } else {
+        format!("/{}", parent.trim_start_matches('/'))
+    };
+    match Cgroup::open(&path)?.stats() {
+        Err(Error::Gone { .. }) => no_stats(),
+        stats => stats,
+    }
+}
+
+/// Nothing used, in the terms of this host.
+pub fn no_stats() -> Result<Stats, Error> {
+    Ok(match mode()? {
+        Mode::V2 => Stats::V2(Box::default()),
+        Mode::V1 | Mode::Hybrid => Stats::V1(Box::new(StatsV1 {
+            cpu: Some(Cpu::default()),
+            memory: Some(Memory::default()),
+            ..StatsV1::default()
+        })),
+    })
+}
+
 impl OomWatch {
     /// Readable when something may have happened. Non-blocking.
     pub fn fd(&self) -> &OwnedFd {

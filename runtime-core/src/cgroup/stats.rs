@@ -15,6 +15,41 @@ impl Default for Stats {
     }
 }
 
+impl Stats {
+    /// Adds what another container of the same host uses of processors, memory and processes.
+    pub fn add(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::V1(sum), Self::V1(one)) => {
+                if let (Some(sum), Some(one)) = (&mut sum.cpu, &one.cpu) {
+                    sum.total += one.total;
+                    sum.kernel += one.kernel;
+                    sum.user += one.user;
+                }
+                if let (Some(sum), Some(one)) = (&mut sum.memory, &one.memory) {
+                    sum.stat.add_all(&one.stat);
+                    sum.usage.usage += one.usage.usage;
+                }
+                add_pids(&mut sum.pids, one.pids.as_ref());
+            }
+            (Self::V2(sum), Self::V2(one)) => {
+                sum.cpu.add_all(&one.cpu);
+                sum.memory.add_all(&one.memory);
+                sum.memory_usage += one.memory_usage;
+                sum.swap_usage += one.swap_usage;
+                add_pids(&mut sum.pids, one.pids.as_ref());
+            }
+            // A host has one kind.
+            _ => {}
+        }
+    }
+}
+
+fn add_pids(sum: &mut Option<Pids>, one: Option<&Pids>) {
+    if let Some(one) = one {
+        sum.get_or_insert_default().current += one.current;
+    }
+}
+
 /// A file of lines `name value`: memory.stat, cpu.stat, memory.events…
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keyed(Vec<(String, u64)>);
@@ -35,6 +70,16 @@ impl Keyed {
             .iter()
             .find(|(own, _)| own == name)
             .map_or(0, |(_, value)| *value)
+    }
+
+    /// Adds the value of each line of `other`.
+    pub fn add_all(&mut self, other: &Self) {
+        for (name, more) in &other.0 {
+            match self.0.iter_mut().find(|(own, _)| own == name) {
+                Some((_, value)) => *value = value.saturating_add(*more),
+                None => self.0.push((name.clone(), *more)),
+            }
+        }
     }
 
     /// Adds to the value of `name`, where there is such a line.

@@ -309,8 +309,15 @@ fn check_mount(mount: &Mount) -> Result<(), Error> {
     if mount.copy_up {
         return refuse("tmpcopyup", "the sentry's tmpfs starts empty; use the native runtime");
     }
-    let MountSource::New { kind, .. } = &mount.source else {
-        return Ok(());
+    let kind = match &mount.source {
+        MountSource::New { kind, .. } => kind,
+        MountSource::NamespaceRoot { .. } => {
+            return refuse(
+                "memory of the pod's",
+                "a sentry is no part of a sandbox of the shim's; leave the handler's sandboxer at podsandbox",
+            );
+        }
+        MountSource::Bind { .. } | MountSource::Cgroup => return Ok(()),
     };
     match kind.as_str() {
         "proc" if !mount.data.is_empty() => refuse(&mount.data.join(","), "the sentry's proc has no options"),
@@ -449,6 +456,10 @@ fn entry(mount: &Mount, source: &Path) -> Value {
                 options.extend(mount.data.iter().cloned());
             }
             json!({"destination": mount.destination, "type": kind, "source": source, "options": options})
+        }
+        // Refused by `check`: the sentry's shared memory is the sandbox's own.
+        MountSource::NamespaceRoot { .. } => {
+            json!({"destination": mount.destination, "type": "tmpfs", "source": "shm", "options": options})
         }
         MountSource::Cgroup => {
             json!({"destination": mount.destination, "type": "cgroup", "source": "cgroup", "options": options})

@@ -10,10 +10,12 @@ mod copy_up;
 mod devices;
 mod filesystem;
 mod idmap;
+mod namespace_root;
 mod overlay;
 mod paths;
 mod rootfs;
 mod secrets;
+mod switch_root;
 mod tree;
 
 use std::io;
@@ -27,6 +29,7 @@ pub use filesystem::open as open_filesystem;
 pub use filesystem::open_proc;
 pub use filesystem::split_layers as overlay_layers;
 pub use paths::{existing, is_directory, unlinked};
+pub use switch_root::switch_root;
 pub use tree::Tree;
 
 /// Why a mount or a node could not be made.

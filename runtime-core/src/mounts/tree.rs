@@ -5,15 +5,16 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{UnmountFlags, unmount};
 
 use super::audit::{Allowed, Ledger, Made};
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
-use super::{Error, cgroup, copy_up, devices, idmap, is_new, is_proc, paths, rootfs, secrets};
+use super::{
+    Error, cgroup, copy_up, devices, idmap, is_new, is_proc, namespace_root, paths, rootfs, secrets, switch_root,
+};
 use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
 use crate::sys::mount::{
-    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, pivot_here, set_attributes,
+    MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, set_attributes,
 };
 use crate::sys::spawn::attach;
 
@@ -62,7 +63,12 @@ impl Tree {
                     }
                     Ok(Some(fd))
                 }
-                _ => Ok(None),
+                MountSource::NamespaceRoot { path } => {
+                    let fd = namespace_root::clone(mount, path, proc)?;
+                    set_propagation(&fd, &mount.destination, DEFAULT_PROPAGATION)?;
+                    Ok(Some(fd))
+                }
+                MountSource::New { .. } | MountSource::Cgroup => Ok(None),
             })
             .collect::<Result<_, Error>>()?;
         let devices = if container.namespaces.user == Namespace::Host {
@@ -154,7 +160,7 @@ impl Tree {
 
     fn note_mount(&self, fd: impl AsFd, mount: &Mount) -> Result<(), Error> {
         let below = match mount.source {
-            MountSource::New { .. } => None,
+            MountSource::New { .. } | MountSource::NamespaceRoot { .. } => None,
             MountSource::Bind { .. } => Some(mount.recursive_set),
             MountSource::Cgroup => Some(mount.set),
         };
@@ -370,7 +376,7 @@ impl Tree {
                 .also(self.root(), MOUNT_ATTR_RDONLY)
                 .map_err(noting)?;
         }
-        self.pivot().map_err(failed("switching to it (pivot_root)"))?;
+        switch_root(self.root()).map_err(failed("switching to it (pivot_root)"))?;
         if let Some(propagation) = container.rootfs.propagation {
             let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|errno| failed("opening the new root")(errno.into()))?;
@@ -403,23 +409,6 @@ impl Tree {
                     .any(|mount| mount.propagation.iter().any(is_shared)),
         };
         Ok(self.ledger.borrow().differences(&table, allowed))
-    }
-
-    /// pivot_root(2), NOTES: the old root ends up on top of the new one, without a directory of its own, and is detached.
-    fn pivot(&self) -> io::Result<()> {
-        let old = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::process::fchdir(self.root())?;
-        pivot_here()?;
-        rustix::process::fchdir(&old)?;
-        // Unmounting must not reach the host, whatever the propagation was.
-        let slave = MountAttr {
-            propagation: libc::MS_SLAVE,
-            ..MountAttr::default()
-        };
-        set_attributes(&old, true, slave)?;
-        unmount(c".", UnmountFlags::DETACH)?;
-        rustix::process::chdir(c"/")?;
-        Ok(())
     }
 }
 

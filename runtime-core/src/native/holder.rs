@@ -58,6 +58,10 @@ pub enum Error {
     Alone,
     #[error("the Landlock domain")]
     Domain(#[from] domain::Error),
+    #[error("the network namespace {path:?} belongs to the host's user namespace, not to one of the pod's")]
+    Owner { path: std::path::PathBuf },
+    #[error(transparent)]
+    Identity(#[from] super::identity::Error),
     #[error("the process that mounts was killed by signal {signal}")]
     Killed { signal: i32 },
     /// Init, or the process that mounts, failed, and told the shim itself.
@@ -148,7 +152,8 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     let null = spawn::dev_null().map_err(io("opening /dev/null"))?;
 
     let mut tree = Tree::open(&container, proc.as_fd())?;
-    let cgroup_namespace = enter_namespaces(&container, proc.as_fd(), &tree)?;
+    let map_ids = |user: Option<BorrowedFd<'_>>| tree.map_ids(&container, user, proc.as_fd());
+    let cgroup_namespace = enter_namespaces(&container, proc.as_fd(), map_ids)?;
     set_names(&container, proc.as_fd())?;
     tree.attach_root(&container)?;
 
@@ -307,8 +312,13 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
 }
 
 /// Joins the namespaces that have a path, then makes the new ones. Returns the cgroup namespace to be joined, which is
-/// init's to enter, since the holder stays out of the container's cgroups.
-fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tree) -> Result<Option<OwnedFd>, Error> {
+/// init's to enter, since the holder stays out of the container's cgroups. `map_ids` is called with the user namespace before
+/// that is entered.
+pub(super) fn enter_namespaces(
+    container: &plan::Container,
+    proc: BorrowedFd<'_>,
+    map_ids: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<(), mounts::Error>,
+) -> Result<Option<OwnedFd>, Error> {
     let namespaces = &container.namespaces;
     refuse_settings_of_the_host(container, proc)?;
     let joined = |namespace: &Namespace, kind: &'static str| match namespace {
@@ -348,7 +358,7 @@ fn enter_namespaces(container: &plan::Container, proc: BorrowedFd<'_>, tree: &Tr
         )),
         None => None,
     };
-    tree.map_ids(container, user.as_ref().map(|(fd, _)| fd.as_fd()), proc)?;
+    map_ids(user.as_ref().map(|(fd, _)| fd.as_fd()))?;
     if let Some((fd, path)) = user {
         namespace::enter(fd, libc::CLONE_NEWUSER).map_err(|source| Error::Join {
             kind: "user",
@@ -448,7 +458,7 @@ fn refuse_settings_of_the_host(container: &plan::Container, proc: BorrowedFd<'_>
 }
 
 /// Hostname, domainname and sysctls, all of namespaces that are the container's.
-fn set_names(container: &plan::Container, proc: BorrowedFd<'_>) -> Result<(), Error> {
+pub(super) fn set_names(container: &plan::Container, proc: BorrowedFd<'_>) -> Result<(), Error> {
     if let Some(name) = &container.hostname {
         namespace::set_hostname(name).map_err(io("setting the hostname"))?;
     }

@@ -22,8 +22,10 @@ pub(crate) mod lifecycle_hooks;
 mod listener;
 mod member;
 mod passwd;
+mod pause;
 mod reaper;
 mod recorder;
+mod sandbox;
 mod wire;
 
 use std::os::fd::OwnedFd;
@@ -38,6 +40,8 @@ pub use create::create;
 pub use holder::holder_main;
 pub(crate) use member::Member;
 pub use member::{ACTION as MEMBER_ACTION, member_main};
+pub use pause::{ACTION as PAUSE_ACTION, pause_main};
+pub use sandbox::Sandbox;
 pub(crate) use wire::{from_memfd, memfd};
 
 /// Why something could not be carried out.

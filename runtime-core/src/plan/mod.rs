@@ -16,9 +16,11 @@ mod mount_label;
 mod namespace;
 mod options;
 mod path;
+mod pod;
 mod process;
 #[cfg(test)]
 mod properties;
+mod sandbox;
 mod schedule;
 mod seccomp;
 mod secrets;
@@ -36,6 +38,8 @@ pub use options::{
     MOUNT_ATTR_ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
+pub use pod::{FILES as POD_FILES, Pod};
+pub use sandbox::{Mode, Sandbox, SandboxConfig, translate as translate_sandbox};
 pub use types::*;
 
 use std::net::IpAddr;
@@ -76,6 +80,8 @@ pub struct Request {
     pub seccomp_profiles: Vec<Named>,
     /// The name servers of the container's resolv.conf, where the policy asks for them ([`crate::egress::name_servers`]).
     pub name_servers: Vec<IpAddr>,
+    /// The pod, where containerd leaves its files and its shared memory to the shim.
+    pub pod: Option<Pod>,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -95,6 +101,7 @@ impl Default for Request {
             kernel: Kernel::default(),
             seccomp_profiles: Vec::new(),
             name_servers: Vec::new(),
+            pod: None,
             policy: Policy::default(),
         }
     }
@@ -109,6 +116,9 @@ pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
 pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Error> {
     harden::require_kernel(&request.kernel, &request.policy)?;
     let mut named = request.seccomp_profiles.clone();
+    if let Some(pod) = &request.pod {
+        pod::give_files(&mut bundle.spec, pod);
+    }
     harden::spec(&mut bundle.spec, &request.policy, &mut named)?;
     let spec = &bundle.spec;
     let missing = |field: &str| Error::Missing { field: field.into() };
@@ -132,6 +142,9 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     schedule::cpu_affinity(given.exec_cpu_affinity())?;
 
     let mut mounts = mount::mounts(spec.mounts(), &bundle.dir, &namespaces)?;
+    if let Some(pod) = &request.pod {
+        pod::share_memory(&mut mounts, pod);
+    }
     secrets::keep_in_memory(&mut mounts, &process, &namespaces, &request.policy.secrets.value);
     let mount_label = mount_label::apply(linux.mount_label().as_deref(), request.lsms.selinux, &mut mounts)?;
     let binds_dev = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Bind { .. });

@@ -244,6 +244,7 @@ fn finish(at: Entry<'_>, mount: &mut Mount, source: &str) -> Result<(), Error> {
             "bind"
         }
         MountSource::Cgroup => "cgroup",
+        MountSource::NamespaceRoot { .. } => "tmpfs",
         MountSource::New { kind, .. } => kind,
     };
     if mount.copy_up && kind != "tmpfs" {

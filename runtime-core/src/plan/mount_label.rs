@@ -38,6 +38,7 @@ pub(super) fn apply(label: Option<&str>, selinux: bool, mounts: &mut [Mount]) ->
         let is_labelled = match &mount.source {
             MountSource::New { kind, .. } => !BY_POLICY.contains(&kind.as_str()),
             MountSource::Cgroup => true,
+            MountSource::NamespaceRoot { .. } => false,
             // What is copied into memory is a new file system.
             MountSource::Bind { .. } => mount.in_memory.is_some(),
         };

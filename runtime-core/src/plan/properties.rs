@@ -24,7 +24,7 @@ fn assert_sound(plan: &Plan) {
         match &mount.source {
             MountSource::Bind { path, .. } => assert!(path.is_absolute() && mount.data.is_empty()),
             MountSource::New { kind, .. } => assert!(!kind.is_empty()),
-            MountSource::Cgroup => {}
+            MountSource::Cgroup | MountSource::NamespaceRoot { .. } => {}
         }
         assert!(mount.data.iter().all(|option| !option.contains('\0')));
     }

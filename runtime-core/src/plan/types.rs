@@ -203,6 +203,11 @@ pub enum MountSource {
         /// The source's name.
         source: String,
     },
+    /// What another mount namespace has for its root: the memory that the containers of a pod share.
+    NamespaceRoot {
+        /// The namespace.
+        path: PathBuf,
+    },
     /// The container's view of its cgroups: cgroup2 mount, or a tmpfs with one mount a v1 hierarchy.
     Cgroup,
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::plan::POD_FILES;
+
 /// What is below these is the host's, and so is what is above.
 const GIVEN_AWAY: [(&str, &str); 20] = [
     ("/proc", "the host's processes"),
@@ -36,6 +38,9 @@ const SANDBOXES: [&str; 2] = [
     "io.containerd.cri.v1.runtime/sandboxes",
 ];
 
+/// Where containerd has the bundles of sandboxes that a shim makes: `<namespace>/<id>` below it.
+const SHIM_SANDBOXES: &str = "io.containerd.sandbox.controller.v1.shim";
+
 /// What a bind mount of `source` would give away, None where it is nothing. By name alone: links are for who opens it.
 pub fn gives_away(source: &Path) -> Option<&'static str> {
     let path = normal(source);
@@ -63,6 +68,15 @@ pub fn gives_away(source: &Path) -> Option<&'static str> {
 /// A file or directory in the directory of one pod.
 fn is_of_a_sandbox(path: &Path) -> bool {
     let text = path.to_string_lossy();
+    // Of a sandbox of the shim's those files alone: beside them is its record.
+    let own = text
+        .split_once(&format!("/{SHIM_SANDBOXES}/"))
+        .map(|(_, rest)| rest.split('/'));
+    if own
+        .is_some_and(|parts| matches!(parts.collect::<Vec<_>>()[..], [_, _, "etc", name] if POD_FILES.contains(&name)))
+    {
+        return true;
+    }
     SANDBOXES.iter().any(|sandboxes| {
         text.split_once(&format!("/{sandboxes}/"))
             .is_some_and(|(_, rest)| rest.split('/').count() >= 2)
@@ -106,6 +120,9 @@ mod tests {
             "/run/containerd/containerd.sock",
             "/run/containerd/io.containerd.grpc.v1.cri/sandboxes",
             "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/abc",
+            "/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/abc/nucleus.json",
+            "/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/abc/etc",
+            "/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/abc/etc/../nucleus.json",
             "/var/lib",
             "/var/lib/kubelet",
             "/var/lib/kubelet/pki",
@@ -126,6 +143,7 @@ mod tests {
             "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/abc/shm",
             "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/abc/resolv.conf",
             "/run/k3s/containerd/io.containerd.grpc.v1.cri/sandboxes/abc/shm",
+            "/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/abc/etc/hosts",
             "/dev/shm",
             "/dev/mqueue",
             "/srv/data",

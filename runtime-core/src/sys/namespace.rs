@@ -30,6 +30,14 @@ pub fn pid_namespace_of_children() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
+/// The user namespace that owns the namespace `fd` refers to (ioctl_ns(2), NS_GET_USERNS).
+pub fn owner(fd: impl AsFd) -> io::Result<OwnedFd> {
+    // SAFETY: a live fd; the call takes no argument and makes a new fd (with close-on-exec).
+    let owner = super::check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::NS_GET_USERNS) }.into())?;
+    // SAFETY: the kernel made this fd for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner as i32) })
+}
+
 /// sethostname(2).
 pub fn set_hostname(name: &str) -> io::Result<()> {
     // SAFETY: pointer and length of one live str.

@@ -34,6 +34,23 @@ pub fn block_all() -> io::Result<()> {
     .map(drop)
 }
 
+/// Has the kernel reap our children, those that are left to us among them, as they end: sigaction(2), SIG_IGN for SIGCHLD.
+pub fn leave_children_to_kernel() -> io::Result<()> {
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let ignore = [libc::SIG_IGN as u64, 0, 0, 0];
+    // SAFETY: the kernel reads 32 bytes of the live array; SIG_IGN refers to no code.
+    super::check(unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            libc::SIGCHLD,
+            ignore.as_ptr(),
+            ptr::null::<u64>(),
+            8usize,
+        )
+    })
+    .map(drop)
+}
+
 /// Waits for a blocked signal, whichever, and takes it: its number.
 ///
 /// # Errors

@@ -156,6 +156,10 @@ fn decide_and_create(
     sink: &mut Audit,
 ) -> Result<Box<Created>, Error> {
     let Subject { shim, id, .. } = subject;
+    let pod = match shim.sandbox() {
+        None => None,
+        Some(sandbox) => Some(sandbox.pod().ok_or_else(|| Error::NoPod { id: id.to_owned() })?),
+    };
     let node = policy::node::read().map_err(|source| Error::Node {
         id: id.to_owned(),
         source,
@@ -175,6 +179,9 @@ fn decide_and_create(
         source,
     })?;
     let choice = Choice::of(&policy);
+    if pod.is_some() && choice != Choice::Native {
+        return Err(Error::GvisorInPod { id: id.to_owned() });
+    }
     let seccomp_profiles = named::read(&policy).map_err(|source| Error::Profile {
         id: id.to_owned(),
         source,
@@ -192,6 +199,7 @@ fn decide_and_create(
         landlock_abi: host::landlock_abi(),
         kernel: host::Kernel::read(&policy),
         seccomp_profiles,
+        pod,
         name_servers: egress::name_servers(&bundle.spec, &policy),
         policy,
     };

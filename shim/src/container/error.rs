@@ -65,6 +65,21 @@ pub enum Error {
     /// There is nothing to signal any more. Clients look for these words.
     #[error("process already finished")]
     Finished,
+    /// Containers come after their pod's sandbox, and go before it.
+    #[error("cannot create container {id}: the sandbox of its pod is not running")]
+    NoPod {
+        /// The container.
+        id: String,
+    },
+    /// A sentry brings a sandbox of its own.
+    #[error(
+        "container {id}: runtime = \"gvisor\" cannot be had with sandboxer = \"shim\": a sentry needs the pod's pause container; \
+         remove the sandboxer from the handler in containerd's configuration"
+    )]
+    GvisorInPod {
+        /// The container.
+        id: String,
+    },
     /// Not a signal.
     #[error("{signal} is not a signal")]
     NoSignal {

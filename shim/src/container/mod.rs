@@ -29,7 +29,7 @@ pub use create::Request as CreateRequest;
 pub use delete::Deleted;
 pub use error::Error;
 pub use exec::{Exec, ExecRequest};
-pub use process::{Outcome, Process, Streams};
+pub use process::{Outcome, Process, Streams, reap};
 pub use signal::Target;
 
 use crate::reaper::Child;

@@ -3,7 +3,7 @@
 use ttrpc::{Code, get_status};
 
 use super::options;
-use crate::container;
+use crate::{container, sandbox};
 
 pub use runtime_core::error_chain::chain;
 
@@ -22,6 +22,32 @@ pub enum Error {
     ContainerExists {
         /// The id.
         id: String,
+    },
+    /// No sandbox of that id: containerd takes the code for "it is gone".
+    #[error("sandbox {id} does not exist")]
+    NoSandbox {
+        /// The id.
+        id: String,
+    },
+    /// A shim has one.
+    #[error("cannot create sandbox {id}: this shim has one already")]
+    SandboxExists {
+        /// The id.
+        id: String,
+    },
+    /// What CRI says of the pod.
+    #[error(transparent)]
+    SandboxConfig(#[from] sandbox::config::Error),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    /// Its spec cannot be put into a message.
+    #[error("encode the spec of sandbox {id}")]
+    SandboxSpec {
+        /// The id.
+        id: String,
+        /// Why.
+        source: serde_json::Error,
     },
     /// The last container was deleted and the shim is about to end.
     #[error("this shim is shutting down")]
@@ -64,9 +90,18 @@ pub enum Error {
 /// The table.
 fn code(error: &Error) -> Code {
     use container::Error as C;
+    use sandbox::Error as S;
     match error {
-        Error::NoContainer { .. } => Code::NOT_FOUND,
-        Error::ContainerExists { .. } => Code::ALREADY_EXISTS,
+        Error::NoContainer { .. } | Error::NoSandbox { .. } => Code::NOT_FOUND,
+        Error::ContainerExists { .. } | Error::SandboxExists { .. } => Code::ALREADY_EXISTS,
+        Error::SandboxConfig(_) => Code::INVALID_ARGUMENT,
+        Error::SandboxSpec { .. } => Code::INTERNAL,
+        Error::Sandbox(error) => match error {
+            S::Plan { .. } | S::Gvisor { .. } => Code::INVALID_ARGUMENT,
+            S::State { .. } => Code::FAILED_PRECONDITION,
+            S::Work(_) => Code::INTERNAL,
+            S::Node { .. } | S::Files { .. } | S::Runtime { .. } | S::Stats { .. } => Code::UNKNOWN,
+        },
         Error::Ending => Code::UNAVAILABLE,
         Error::Field { .. } | Error::Options(_) => Code::INVALID_ARGUMENT,
         Error::Unimplemented { .. } => Code::UNIMPLEMENTED,
@@ -74,7 +109,7 @@ fn code(error: &Error) -> Code {
         Error::Container(error) => match error {
             C::NoProcess { .. } | C::Finished | C::Deleted { .. } => Code::NOT_FOUND,
             C::ProcessExists { .. } => Code::ALREADY_EXISTS,
-            C::State { .. } | C::ExecState { .. } | C::InitEnded { .. } | C::NotStarted { .. } => {
+            C::State { .. } | C::ExecState { .. } | C::InitEnded { .. } | C::NotStarted { .. } | C::NoPod { .. } => {
                 Code::FAILED_PRECONDITION
             }
             C::NoSignal { .. }
@@ -83,6 +118,7 @@ fn code(error: &Error) -> Code {
             | C::ExecSpec { .. }
             | C::Plan { .. }
             | C::ExecPlan { .. }
+            | C::GvisorInPod { .. }
             | C::Policy { .. } => Code::INVALID_ARGUMENT,
             C::Runtime { source, .. } if source.is_refusal() => Code::INVALID_ARGUMENT,
             C::Panicked | C::Thread(_) => Code::INTERNAL,
@@ -208,6 +244,29 @@ mod tests {
             answer(container::Error::NoSignal { signal: 99 }).0,
             Code::INVALID_ARGUMENT
         );
+    }
+
+    #[test]
+    fn a_sandbox_that_is_not_there_is_not_found_and_what_it_cannot_be_is_an_invalid_argument() {
+        let expected = (Code::NOT_FOUND, "sandbox p1 does not exist".into());
+        assert_eq!(answer(Error::NoSandbox { id: "p1".into() }), expected);
+        assert_eq!(answer(Error::SandboxExists { id: "p1".into() }).0, Code::ALREADY_EXISTS);
+        let (code, message) = answer(sandbox::Error::Gvisor { id: "p1".into() });
+        assert_eq!(code, Code::INVALID_ARGUMENT);
+        assert!(message.contains("remove the sandboxer from the handler"), "{message}");
+        let state = sandbox::Error::State {
+            id: "p1".into(),
+            state: "stopped",
+        };
+        let expected = (
+            Code::FAILED_PRECONDITION,
+            "cannot start sandbox p1: it is stopped".into(),
+        );
+        assert_eq!(answer(state), expected);
+        let no_pod = container::Error::NoPod { id: id() };
+        assert_eq!(answer(no_pod).0, Code::FAILED_PRECONDITION);
+        let mode = sandbox::config::Error::Mode { field: "x", value: 9 };
+        assert_eq!(answer(mode).0, Code::INVALID_ARGUMENT);
     }
 
     #[test]

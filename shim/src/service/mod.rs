@@ -2,6 +2,7 @@
 
 pub mod errors;
 pub mod options;
+mod sandbox;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,8 +39,9 @@ struct Service {
     shim: Arc<Shim>,
 }
 
-/// Adds the Task API to `server`, under each of its names.
+/// Adds the Task API to `server`, under each of its names, and the Sandbox API.
 pub fn register(server: Server, shim: &Arc<Shim>) -> Server {
+    let server = sandbox::register(server, shim);
     NAMES.into_iter().fold(server, |server, name| {
         let methods = create_task(Arc::new(Service { shim: Arc::clone(shim) }));
         server.register_service(

@@ -15,11 +15,13 @@ use std::process::{Command, Stdio};
 
 use containerd_shim_protos::shim::oci::Options;
 use protobuf::Message as _;
+use runtime_core::bundle;
 use runtime_core::sys::process::close_on_exec_from;
 
 use crate::args::Args;
 use crate::input;
-use crate::service::options::{RUNC_OPTIONS, type_name};
+use crate::sandbox;
+use crate::service::options::{self, RUNC_OPTIONS, type_name};
 use bootstrap::Request;
 use socket::Socket;
 
@@ -42,6 +44,12 @@ pub enum Error {
     /// The runtime options are not what their type says.
     #[error("decode {RUNC_OPTIONS}")]
     Options(#[source] protobuf::Error),
+    /// The handler's options are not what a pod could have.
+    #[error("runtime options")]
+    Handler(#[from] options::Error),
+    /// The handler's options ask for what no sandbox of ours has.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// The group cannot be told.
     #[error("find the container's group")]
     Group(#[from] group::Error),
@@ -96,6 +104,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         std::env::var(name).ok()
     })?;
     let shim_cgroup = shim_cgroup(&request)?;
+    if !Path::new(bundle::FILE_NAME).exists() {
+        // For a sandbox that is the shim's own: the server is not told the handler's options.
+        let options = options::Options::parse(request.options.as_ref())?;
+        sandbox::check_runtime(&args.id, &options.policy)?;
+    }
     let group = group::of(Path::new("."), &args.id)?;
     let directory = request.socket_directory.as_deref().unwrap_or(socket::DEFAULT_DIRECTORY);
     let path = socket::path(directory, &request.address, &args.namespace, &group);

@@ -18,8 +18,8 @@ use connection::{Connection, Sockets};
 pub use error::Error;
 pub(super) use message::Value;
 use message::{Property, Writer};
-pub(super) use name::Scope;
 pub(crate) use name::is_systemd;
+pub(super) use name::{Scope, slice_path};
 
 /// How long systemd may take for one operation: on a busy node it executes itself anew for half a minute. Whoever asked us
 /// is more patient than that: the kubelet waits two minutes.

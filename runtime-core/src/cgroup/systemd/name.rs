@@ -21,6 +21,16 @@ pub(crate) fn is_systemd(path: &str) -> bool {
     parts.count() == 2 && !path.contains('/') && (slice.is_empty() || slice.ends_with(".slice"))
 }
 
+/// The cgroup of a slice below systemd's root, without a leading slash.
+pub(in crate::cgroup) fn slice_path(slice: &str) -> Result<String, Error> {
+    let scope = Scope::parse(&format!("{slice}::unit"))?;
+    let path = scope.path();
+    Ok(path
+        .strip_suffix(&format!("/{}", scope.unit))
+        .unwrap_or_default()
+        .to_owned())
+}
+
 impl Scope {
     /// Reads `path`, which has that form. Without a slice it is system.slice; without a prefix the name stands alone.
     pub fn parse(path: &str) -> Result<Self, Error> {
@@ -101,6 +111,15 @@ mod tests {
             assert!(is_systemd(text));
             assert_eq!(Scope::parse(text).unwrap().path(), path);
         }
+    }
+
+    #[test]
+    fn a_pod_s_slice_is_a_path_as_well() {
+        assert_eq!(
+            slice_path("kubepods-podx.slice").unwrap(),
+            "kubepods.slice/kubepods-podx.slice"
+        );
+        assert!(slice_path("a--b.slice").is_err());
     }
 
     #[test]
