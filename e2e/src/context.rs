@@ -31,6 +31,9 @@ pub enum Runtime {
     /// Ours with `runtime = "gvisor"`: what the suite `gvisor` runs on
     #[value(skip)]
     Gvisor,
+    /// Ours with `sandboxer = "shim"`, in the suite `cri`: pods whose sandbox the shim makes, without a pause container
+    #[value(name = "nucleus-sandboxed")]
+    Sandboxed,
     /// gVisor's own shim, to be measured beside
     #[value(skip)]
     Runsc,
@@ -40,7 +43,7 @@ impl Runtime {
     pub fn name(self) -> &'static str {
         match self {
             Self::Runc => "io.containerd.runc.v2",
-            Self::Nucleus | Self::Gvisor => "io.containerd.nucleus.v2",
+            Self::Nucleus | Self::Gvisor | Self::Sandboxed => "io.containerd.nucleus.v2",
             Self::Runsc => "io.containerd.runsc.v1",
         }
     }
@@ -50,6 +53,7 @@ impl Runtime {
             Self::Runc => "runc",
             Self::Nucleus => "nucleus",
             Self::Gvisor => "gvisor",
+            Self::Sandboxed => "nucleus-sandboxed",
             Self::Runsc => "runsc",
         }
     }
@@ -58,7 +62,7 @@ impl Runtime {
     pub fn binary(self) -> &'static str {
         match self {
             Self::Runc => "containerd-shim-runc-v2",
-            Self::Nucleus | Self::Gvisor => "containerd-shim-nucleus-v2",
+            Self::Nucleus | Self::Gvisor | Self::Sandboxed => "containerd-shim-nucleus-v2",
             Self::Runsc => "containerd-shim-runsc-v1",
         }
     }
@@ -100,7 +104,7 @@ impl Ctx {
     }
 
     pub fn is_nucleus(&self) -> bool {
-        matches!(self.runtime, Runtime::Nucleus | Runtime::Gvisor)
+        matches!(self.runtime, Runtime::Nucleus | Runtime::Gvisor | Runtime::Sandboxed)
     }
 
     pub fn is_containerd_2(&self) -> bool {

@@ -7,6 +7,7 @@
 //! nothing, as the operation has calls; and `ctr version` for `ctr run`.
 
 mod chart;
+mod cri;
 mod figures;
 mod gvisor;
 pub mod idle;
@@ -37,12 +38,13 @@ Examples:
   cargo e2e bench --json bench.json          … and as JSON, with charts beside it
   cargo e2e bench exec delete --rounds 100   two of them, more often
   cargo e2e bench landlock                   what each tier of Landlock costs
+  cargo e2e bench cri --rounds 20            pods through CRI, with and without a pause container
   cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim")]
 pub struct BenchArgs {
-    /// What to measure; nothing means everything but landlock and gvisor
+    /// What to measure; nothing means everything but landlock, cri and gvisor
     #[arg(value_enum)]
     what: Vec<What>,
-    /// Write the figures here, and charts beside them (no charts of landlock and gvisor)
+    /// Write the figures here, and charts beside them (no charts of landlock, cri and gvisor)
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How many times each operation is measured for each runtime
@@ -57,12 +59,13 @@ pub struct BenchArgs {
 enum What {
     Metric(Metric),
     Landlock,
+    Cri,
     Gvisor,
 }
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 9] = [
+        const ALL: [What; 10] = [
             What::Metric(Metric::CreateStart),
             What::Metric(Metric::Exec),
             What::Metric(Metric::Delete),
@@ -71,6 +74,7 @@ impl ValueEnum for What {
             What::Metric(Metric::Rss),
             What::Metric(Metric::Wakeups),
             What::Landlock,
+            What::Cri,
             What::Gvisor,
         ];
         &ALL
@@ -83,6 +87,9 @@ impl ValueEnum for What {
                 PossibleValue::new("landlock")
                     .help("The same container under each of Landlock's tiers: what they cost"),
             ),
+            Self::Cri => Some(PossibleValue::new("cri").help(
+                "A pod through CRI, by runc's shim and by nucleus with and without a pause container: times, CPU time, memory",
+            )),
             Self::Gvisor => {
                 Some(PossibleValue::new("gvisor").help(
                     "A pod in gVisor's sentry, by nucleus and by gVisor's own shim: times, memory, idle CPU, loads",
@@ -164,11 +171,14 @@ impl Metric {
 
 /// `cargo e2e bench`.
 pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
-    if args.what.contains(&What::Gvisor) {
+    if let Some(alone) = args.what.iter().find(|what| matches!(what, What::Cri | What::Gvisor)) {
         if args.what.len() > 1 {
-            bail!("gvisor is measured by itself: name nothing beside it");
+            bail!("cri and gvisor are measured by themselves: name nothing beside them");
         }
-        gvisor::bench(args.rounds, args.json.as_ref(), &args.prepare).await?;
+        match alone {
+            What::Cri => cri::bench(args.rounds, args.json.as_ref(), &args.prepare).await?,
+            _ => gvisor::bench(args.rounds, args.json.as_ref(), &args.prepare).await?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if args.what.contains(&What::Landlock) {

@@ -62,7 +62,7 @@ pub async fn measure(
 
 fn subject(runtime: Option<Runtime>) -> Subject {
     match runtime {
-        Some(Runtime::Nucleus | Runtime::Gvisor) => Subject::Nucleus,
+        Some(Runtime::Nucleus | Runtime::Gvisor | Runtime::Sandboxed) => Subject::Nucleus,
         Some(Runtime::Runc | Runtime::Runsc) => Subject::Runc,
         None => Subject::Client,
     }

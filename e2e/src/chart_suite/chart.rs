@@ -401,6 +401,10 @@ async fn classes(helm: &Helm) -> Result<()> {
             &["nucleus-production"],
         ),
         ("runtimeClasses.gvisor.enabled=true", &["nucleus", "nucleus-gvisor"]),
+        (
+            "runtimeClasses.sandboxed.enabled=true",
+            &["nucleus", "nucleus-sandboxed"],
+        ),
     ] {
         let objects = helm.render(&[values]).await?;
         let classes: Vec<&Value> = objects.iter().filter(|one| one["kind"] == "RuntimeClass").collect();

@@ -37,6 +37,8 @@ struct Namespaces {
     network: i32,
 }
 
+const ON_NODE: Namespaces = Namespaces { network: 2 };
+
 #[derive(Clone, PartialEq, Message)]
 struct Security {
     #[prost(message, optional, tag = "1")]
@@ -99,6 +101,8 @@ struct Container {
     metadata: Option<ContainerName>,
     #[prost(message, optional, tag = "2")]
     image: Option<Id>,
+    #[prost(string, repeated, tag = "3")]
+    command: Vec<String>,
     #[prost(message, optional, tag = "15")]
     linux: Option<ContainerLinux>,
 }
@@ -141,9 +145,10 @@ pub struct Cri {
     channel: Channel,
 }
 
-/// A pod with one container that waits.
+/// A pod, perhaps with one container that waits.
 pub struct Pod {
     sandbox: String,
+    config: Sandbox,
     container: String,
 }
 
@@ -175,8 +180,19 @@ impl Cri {
 
     /// Runs a pod with a handler and these annotations.
     pub async fn run(&self, name: &str, handler: &str, annotations: &[(&str, &str)]) -> Result<Pod> {
-        let on_node = Some(Namespaces { network: 2 });
-        let sandbox = Sandbox {
+        let mut pod = self.run_sandbox(name, handler, annotations).await?;
+        match self.start(&mut pod, PAUSE, &[]).await {
+            Ok(()) => Ok(pod),
+            Err(error) => {
+                self.remove(&pod).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs a pod without a container.
+    pub async fn run_sandbox(&self, name: &str, handler: &str, annotations: &[(&str, &str)]) -> Result<Pod> {
+        let config = Sandbox {
             metadata: Some(Metadata {
                 name: name.to_owned(),
                 uid: format!("{name}-uid"),
@@ -188,51 +204,44 @@ impl Cri {
                 .collect(),
             linux: Some(Linux {
                 security: Some(Security {
-                    namespaces: on_node.clone(),
+                    namespaces: Some(ON_NODE),
                 }),
             }),
         };
         let request = RunPodSandbox {
-            config: Some(sandbox.clone()),
+            config: Some(config.clone()),
             handler: handler.to_owned(),
         };
         let Id { id } = self.call("RunPodSandbox", request).await?;
-        let mut pod = Pod {
-            sandbox: id.clone(),
+        Ok(Pod {
+            sandbox: id,
+            config,
             container: String::new(),
-        };
-        let created = self
-            .call::<_, Id>(
-                "CreateContainer",
-                CreateContainer {
-                    sandbox: id,
-                    config: Some(Container {
-                        metadata: Some(ContainerName {
-                            name: "main".to_owned(),
-                        }),
-                        image: Some(Id { id: PAUSE.to_owned() }),
-                        linux: Some(ContainerLinux {
-                            security: Some(ContainerSecurity { namespaces: on_node }),
-                        }),
+        })
+    }
+
+    /// Makes the pod's container, and starts it; without a command it runs the image's.
+    pub async fn start(&self, pod: &mut Pod, image: &str, command: &[&str]) -> Result<()> {
+        let request = CreateContainer {
+            sandbox: pod.sandbox.clone(),
+            config: Some(Container {
+                metadata: Some(ContainerName {
+                    name: "main".to_owned(),
+                }),
+                image: Some(Id { id: image.to_owned() }),
+                command: command.iter().map(|word| (*word).to_owned()).collect(),
+                linux: Some(ContainerLinux {
+                    security: Some(ContainerSecurity {
+                        namespaces: Some(ON_NODE),
                     }),
-                    sandbox_config: Some(sandbox),
-                },
-            )
-            .await;
-        let started = match created {
-            Ok(Id { id }) => {
-                pod.container.clone_from(&id);
-                self.call::<_, Nothing>("StartContainer", Id { id }).await
-            }
-            Err(error) => Err(error),
+                }),
+            }),
+            sandbox_config: Some(pod.config.clone()),
         };
-        match started {
-            Ok(_) => Ok(pod),
-            Err(error) => {
-                self.remove(&pod).await.ok();
-                Err(error)
-            }
-        }
+        let Id { id } = self.call("CreateContainer", request).await?;
+        pod.container.clone_from(&id);
+        self.call::<_, Nothing>("StartContainer", Id { id }).await?;
+        Ok(())
     }
 
     /// Runs a command in the pod's container; what it wrote.
@@ -262,6 +271,13 @@ impl Cri {
         self.call::<_, Nothing>("StopPodSandbox", id()).await?;
         self.call::<_, Nothing>("RemovePodSandbox", id()).await?;
         Ok(())
+    }
+}
+
+impl Pod {
+    /// The container's id.
+    pub fn container(&self) -> &str {
+        &self.container
     }
 }
 

@@ -4,7 +4,7 @@
 //! understands as much as it takes to restart it. Nothing of the machine is touched.
 
 mod chart;
-mod cri;
+pub mod cri;
 mod helm;
 mod manifests;
 mod node;

@@ -102,7 +102,8 @@ async fn pod(tools: &Tools, version: Version) -> Result<()> {
     cri::import(tools, &node.unit.program, &node.directory).await?;
     let runsc = Installed::new(&prepare::gvisor().await?.join("runsc"))?;
     let at = format!("--gvisor-path={}", runsc.runsc().display());
-    let handlers = ["nucleus", "nucleus-production", "nucleus-gvisor"].map(|name| format!("--handler={name}"));
+    let handlers = ["nucleus", "nucleus-production", "nucleus-gvisor", "nucleus-sandboxed"]
+        .map(|name| format!("--handler={name}"));
     let arguments: Vec<&str> = handlers.iter().chain([&at]).map(String::as_str).collect();
     node.install(&arguments).await?.ok()?;
     let connection = Cri::connect(&node.unit.socket).await?;
@@ -135,6 +136,15 @@ async fn pod(tools: &Tools, version: Version) -> Result<()> {
         ensure!(
             log?.contains("gVisor"),
             "the handler nucleus-gvisor does not run in gVisor"
+        );
+        // Without a pause container, where this containerd can do that.
+        let sandboxed = connection.run("sandboxed", "nucleus-sandboxed", &[]).await?;
+        let text = connection.exec(&sandboxed, &["/bin/busybox", "echo", "hello"]).await;
+        let counted = node.uninstall(&[]).await?.refused("delete their pods first")?;
+        connection.remove(&sandboxed).await?;
+        ensure!(
+            text? == "hello\n" && counted.contains("4 containers of nucleus run on this node"),
+            "{counted}"
         );
         match connection.run("wrong", "nucleus", &[("nucleus.dev/mode", "lax")]).await {
             Ok(pod) => {

@@ -14,6 +14,7 @@ use crate::{processes, same};
 use super::daemon::CriDaemon;
 use super::images::BUSYBOX;
 use super::pods::Cri;
+use super::sandboxes;
 
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
@@ -27,31 +28,32 @@ pub struct Behaviour {
     since_containerd_2: &'static str,
     /// Why gVisor is not asked it, or nothing.
     gvisor: &'static str,
+    /// The one handler that it is about, where it is about one, and what it is about.
+    alone: Option<(Runtime, &'static str)>,
 }
 
 macro_rules! behaviour {
-    ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?) => {
+    ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?
+        $(, alone: $alone:expr)?) => {
         Behaviour {
             name: $name,
             run: |cri| Box::pin($run(cri)),
             differs: concat!("" $(, $differs)?),
             since_containerd_2: concat!("" $(, $since)?),
             gvisor: concat!("" $(, $gvisor)?),
+            alone: [$(Some($alone),)? None][0],
         }
     };
 }
 
-const SIDE_BY_SIDE: &str = "a native pod and one in a sentry run side by side, each on its own kernel";
+const OWN_SANDBOX: &str = "it is about pods without a pause container";
 
 /// All of them; those that disturb others stand last.
-pub const BEHAVIOURS: [Behaviour; 15] = [
-    Behaviour {
-        name: SIDE_BY_SIDE,
-        run: |cri| Box::pin(side_by_side(cri)),
-        differs: "",
-        since_containerd_2: "",
-        gvisor: "",
-    },
+pub const BEHAVIOURS: [Behaviour; 24] = [
+    behaviour!(
+        "a native pod and one in a sentry run side by side, each on its own kernel",
+        side_by_side, alone: (Runtime::Gvisor, "it is about two kernels")
+    ),
     behaviour!("an exec that takes too long leaves no process behind", exec_timeout),
     behaviour!("a container that uses too much memory is OOMKilled", oom_killed),
     behaviour!(
@@ -71,9 +73,26 @@ pub const BEHAVIOURS: [Behaviour; 15] = [
     behaviour!("a pod in a user namespace sees its volumes as root", user_namespace,
         differs: "runc before 1.2 cannot map the ids of volumes", since_2: "1.6 does not know user namespaces",
         gvisor: "not claimed: containerd refuses it"),
+    behaviour!("a pod's containers share its memory and its names", sandboxes::shared,
+        gvisor: "a pod in a sentry has the namespaces of the sentry: that they are shared is shown by the suite gvisor"),
+    behaviour!("a pod has its own name servers and hosts", sandboxes::names),
+    behaviour!("who is left behind in a pod that shares its processes is reaped", sandboxes::reaped,
+        gvisor: "a pod in a sentry is told by CRI's annotations, not by paths of the host"),
+    behaviour!("a pod's kernel settings hold in its containers", sandboxes::settings,
+        gvisor: "the sentry has no such settings: refused by name"),
+    behaviour!("a pod can have the host's namespaces", sandboxes::of_host,
+        gvisor: "the sentry keeps them inside: refused by name"),
+    behaviour!("a container that asks for its pod's processes never gets the host's", sandboxes::no_host_processes,
+        gvisor: "a pod in a sentry is told by CRI's annotations, not by paths of the host"),
+    behaviour!("a sandbox of the shim's is one process that has no right to anything", sandboxes::own_process,
+        alone: (Runtime::Sandboxed, OWN_SANDBOX)),
+    behaviour!("a sandbox of the shim's and a sentry exclude each other by name", sandboxes::no_sentry,
+        alone: (Runtime::Sandboxed, OWN_SANDBOX)),
     behaviour!("the handler tells what it can do", features,
         differs: "what this distribution's runc can do is another thing", since_2: "1.6 does not ask",
         gvisor: "that nothing is claimed is shown by the suite gvisor"),
+    behaviour!("a pod whose first process was killed is not ready, and can be removed", sandboxes::first_process_killed,
+        gvisor: "the first process is the sentry: the suite gvisor kills it"),
     behaviour!("pods live on while containerd starts again", containerd_restart),
     behaviour!(
         "a pod whose shim was killed is not ready, and can be removed",
@@ -94,7 +113,9 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String]) -> Res
             (runtime == Runtime::Runc, behaviour.differs),
             (!cri.is_containerd_2(), behaviour.since_containerd_2),
             (runtime == Runtime::Gvisor, behaviour.gvisor),
-            (runtime != Runtime::Gvisor, behaviour.for_gvisor_alone()),
+            behaviour
+                .alone
+                .map_or((false, ""), |(alone, about)| (runtime != alone, about)),
         ];
         if let Some((_, reason)) = reasons.into_iter().find(|(there, reason)| *there && !reason.is_empty()) {
             println!("skip  pods/{} ({place}): {reason}", behaviour.name);
@@ -125,14 +146,6 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String]) -> Res
 }
 
 impl Behaviour {
-    fn for_gvisor_alone(&self) -> &'static str {
-        if self.name == SIDE_BY_SIDE {
-            "it is about two kernels"
-        } else {
-            ""
-        }
-    }
-
     pub fn is_wanted(&self, filter: &[String]) -> bool {
         let title = format!("pods/{}", self.name);
         filter.is_empty() || filter.iter().any(|words| title.contains(words.as_str()))

@@ -37,11 +37,14 @@ pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String], log: &
     std::fs::create_dir_all(&temporary).with_context(|| format!("make {}", temporary.display()))?;
     let json = temporary.join("report.json");
     let mut skipped = SKIPPED.to_owned();
-    if runtime == Runtime::Gvisor {
-        // They would wait for what does not come.
-        for name in limits::names() {
-            skipped = format!("{skipped}|{}", pattern(name));
-        }
+    let limits = match runtime {
+        Runtime::Gvisor => limits::GVISOR,
+        Runtime::Sandboxed => limits::SANDBOXED,
+        Runtime::Runc | Runtime::Nucleus | Runtime::Runsc => &[],
+    };
+    // They would wait for what does not come.
+    for name in limits::names(limits) {
+        skipped = format!("{skipped}|{}", pattern(name));
     }
     let mut command = daemon.launch("critest");
     command

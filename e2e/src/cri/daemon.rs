@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
 use crate::containerd::{Daemon, Setup, Version, new_directory};
+use crate::context::Runtime;
 use crate::gvisor::Installed;
 use crate::prepare::{self, Tools, go_tools, target};
 
@@ -75,13 +76,18 @@ impl Deref for CriDaemon {
 impl CriDaemon {
     /// Starts one and waits until CRI has the images.
     pub async fn start(tools: &Tools, kit: &Kit, version: Version) -> Result<Self> {
+        Self::start_with(tools, kit, version, "debug").await
+    }
+
+    /// The same with a log of that level.
+    pub async fn start_with(tools: &Tools, kit: &Kit, version: Version, log_level: &'static str) -> Result<Self> {
         let directory = new_directory()?;
         let network = directory.join("netns");
         let conf = directory.join("cni");
         network::write_conflist(&conf, &directory.join("ipam"))?;
         network::make_namespace(&network, &kit.busybox).await?;
         let setup = Setup {
-            log_level: "debug",
+            log_level,
             cri: Some(configuration(
                 version,
                 &kit.plugins.directory,
@@ -149,6 +155,9 @@ impl CriDaemon {
 /// below its own directory.
 const COMMON: &str = "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n";
 
+/// The shim makes the sandbox, so that nobody needs the pause image.
+const OWN_SANDBOX: &str = "sandboxer = \"shim\"\ndisable_pause_image_pull = true\n";
+
 fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&Installed>) -> String {
     let (runtime, before, bin_dir) = match version {
         Version::V2 => (
@@ -177,6 +186,16 @@ fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&I
             runsc.runsc().display()
         )
     });
+    let sandboxed = match version {
+        Version::V1 => String::new(),
+        Version::V2 => format!(
+            "\n[plugins.\"{runtime}\".containerd.runtimes.{}]\nruntime_type = \"io.containerd.nucleus.v2\"\n\
+             {OWN_SANDBOX}\n[plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed]\n\
+             runtime_type = \"io.containerd.nucleus.v2\"\n{OWN_SANDBOX}\
+             [plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed.options]\nruntime = \"gvisor\"\n",
+            Runtime::Sandboxed.short_name()
+        ),
+    };
     format!(
         r#"{before}
 [plugins."{runtime}".cni]
@@ -191,7 +210,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."{runtime}".containerd.runtimes.nucleus]
 runtime_type = "io.containerd.nucleus.v2"
-{gvisor}"#,
+{sandboxed}{gvisor}"#,
         conf = conf.display()
     )
 }

@@ -63,9 +63,16 @@ fn look(daemon: &CriDaemon, names: &BTreeSet<String>) -> Vec<String> {
             .map(|path| format!("socket {path}")),
     );
     for home in [daemon.state(), daemon.root()] {
-        let tasks = home.join("io.containerd.runtime.v2.task").join(NAMESPACE);
-        let entries = fs::read_dir(&tasks).into_iter().flatten().flatten();
-        found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        for kind in [
+            "io.containerd.runtime.v2.task",
+            "io.containerd.sandbox.controller.v1.shim",
+        ] {
+            let entries = fs::read_dir(home.join(kind).join(NAMESPACE))
+                .into_iter()
+                .flatten()
+                .flatten();
+            found.extend(entries.map(|entry| format!("file {}", entry.path().display())));
+        }
     }
     found
 }

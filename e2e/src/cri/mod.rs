@@ -5,12 +5,13 @@
 mod behaviours;
 pub mod busybox;
 mod critest;
-mod daemon;
+pub mod daemon;
 pub mod images;
 mod leaks;
 mod limits;
 pub mod network;
 mod pods;
+mod sandboxes;
 
 use std::rc::Rc;
 
@@ -42,15 +43,15 @@ pub fn list(filter: &[String]) -> impl Iterator<Item = String> {
 pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], filter: &[String]) -> Result<Tally> {
     let mut kit = Kit::prepare(tools).await?;
     // Beside nucleus, with the newer containerd alone: the shim is the same, and so is what it is told.
-    let with_gvisor = runtimes.contains(&Runtime::Nucleus) && versions.contains(&Version::V2);
-    if with_gvisor {
+    let with_others = runtimes.contains(&Runtime::Nucleus) && versions.contains(&Version::V2);
+    if with_others {
         kit.install_runsc().await?;
     }
     let mut tally = Tally::default();
     for &version in versions {
         let mut runtimes = runtimes.to_vec();
-        if with_gvisor && version == Version::V2 {
-            runtimes.push(Runtime::Gvisor);
+        if with_others && version == Version::V2 {
+            runtimes.extend([Runtime::Gvisor, Runtime::Sandboxed]);
         }
         if let (Version::V1, Err(reason)) = (version, &tools.containerd_1) {
             println!("skip  everything on containerd {}: {reason}", version.name());
@@ -82,7 +83,15 @@ pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], 
                 Runtime::Gvisor => {
                     let comparison = Comparison {
                         place: " (2.4.2, gvisor)",
-                        reason: limits::reason,
+                        reason: |name| limits::reason(limits::GVISOR, name),
+                        ..comparison
+                    };
+                    tally.add(comparison.compare(&report, yardstick.as_ref()));
+                }
+                Runtime::Sandboxed => {
+                    let comparison = Comparison {
+                        place: " (2.4.2, sandboxed)",
+                        reason: |name| limits::reason(limits::SANDBOXED, name),
                         ..comparison
                     };
                     tally.add(comparison.compare(&report, yardstick.as_ref()));

@@ -96,6 +96,11 @@ impl<'a> Cri<'a> {
 
     /// A pod; `change` makes it other than an ordinary one.
     pub async fn pod(&self, change: impl FnOnce(&mut Value)) -> Result<Pod<'_, 'a>> {
+        self.pod_of(self.runtime.short_name(), change).await
+    }
+
+    /// A pod of another handler.
+    pub async fn pod_of(&self, handler: &str, change: impl FnOnce(&mut Value)) -> Result<Pod<'_, 'a>> {
         let name = self.new_name();
         let mut config = json!({
             "metadata": {"name": name, "namespace": "e2e", "uid": name, "attempt": 0},
@@ -105,9 +110,7 @@ impl<'a> Cri<'a> {
         change(&mut config);
         let file = self.write(&name, &config)?;
         let path = file.display().to_string();
-        let id = self
-            .done(&["runp", "--runtime", self.runtime.short_name(), &path])
-            .await?;
+        let id = self.done(&["runp", "--runtime", handler, &path]).await?;
         Ok(Pod { cri: self, id, file })
     }
 
