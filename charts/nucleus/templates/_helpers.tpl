@@ -28,6 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $handlers := list -}}
 {{- if .Values.runtimeClasses.nucleus.enabled -}}{{- $handlers = append $handlers "nucleus" -}}{{- end -}}
 {{- if .Values.runtimeClasses.production.enabled -}}{{- $handlers = append $handlers "nucleus-production" -}}{{- end -}}
+{{- if .Values.runtimeClasses.sandboxed.enabled -}}{{- $handlers = append $handlers "nucleus-sandboxed" -}}{{- end -}}
 {{- if .Values.runtimeClasses.gvisor.enabled -}}{{- $handlers = append $handlers "nucleus-gvisor" -}}{{- end -}}
 {{- toJson $handlers -}}
 {{- end -}}

@@ -14,6 +14,8 @@ pub enum Handler {
     Production,
     /// gVisor's sentry.
     Gvisor,
+    /// The native runtime, pods without a pause container. From containerd 2.0 on; before, it is as [`Handler::Nucleus`].
+    Sandboxed,
 }
 
 /// The runsc that the handler `nucleus-gvisor` runs.
@@ -36,7 +38,9 @@ impl Default for Runsc {
 
 /// A name that is none of a handler of this version.
 #[derive(Debug, thiserror::Error)]
-#[error("this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production, nucleus-gvisor")]
+#[error(
+    "this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production, nucleus-gvisor, nucleus-sandboxed"
+)]
 pub struct UnknownHandler(String);
 
 impl FromStr for Handler {
@@ -50,7 +54,7 @@ impl FromStr for Handler {
 
 impl Handler {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Nucleus, Self::Production, Self::Gvisor];
+    pub const ALL: [Self; 4] = [Self::Nucleus, Self::Production, Self::Gvisor, Self::Sandboxed];
 
     /// Its name in containerd and in a RuntimeClass.
     pub fn name(self) -> &'static str {
@@ -58,13 +62,14 @@ impl Handler {
             Self::Nucleus => "nucleus",
             Self::Production => "nucleus-production",
             Self::Gvisor => "nucleus-gvisor",
+            Self::Sandboxed => "nucleus-sandboxed",
         }
     }
 
     /// What its policy demands beyond the node's: a file, as containerd 1.6 hands on its path and nothing else.
     pub fn policy(self, runsc: &Runsc) -> Option<String> {
         match self {
-            Self::Nucleus => None,
+            Self::Nucleus | Self::Sandboxed => None,
             Self::Production => {
                 Some("# The policy of the handler nucleus-production.\nmode = \"production\"\n".to_owned())
             }
@@ -84,22 +89,26 @@ impl Handler {
 
     /// Whether it has one.
     fn has_policy(self) -> bool {
-        self != Self::Nucleus
+        matches!(self, Self::Production | Self::Gvisor)
     }
 
     /// Its tables for a configuration of this version, for files below this directory of the host.
     ///
-    /// With `named_by_path` the runtime's type is the shim's path: containerd 1.6 reads `runtime_path` and does not go by it.
+    /// With `named_by_path` the runtime's type is the shim's path: containerd 1.6 reads `runtime_path` and does not go by it, nor does
+    /// any version for a sandbox of the shim's.
     pub fn toml(self, version: Version, directory: &str, named_by_path: bool) -> String {
         let runtimes = format!("plugins.{}.containerd.runtimes.{}", version.plugin(), self.name());
         // Without pod_annotations containerd keeps a pod's annotations from the shim.
         let shim = quoted(&shim_path(directory));
-        let which = if named_by_path {
+        let which = if named_by_path || self == Self::Sandboxed {
             format!("runtime_type = {shim}")
         } else {
             format!("runtime_type = \"io.containerd.nucleus.v2\"\n  runtime_path = {shim}")
         };
         let mut text = format!("[{runtimes}]\n  {which}\n  pod_annotations = [\"nucleus.dev/*\"]\n");
+        if self == Self::Sandboxed {
+            text.push_str("  sandboxer = \"shim\"\n  disable_pause_image_pull = true\n");
+        }
         if self.has_policy() {
             let path = quoted(&self.policy_path(directory));
             text.push_str(&format!("  [{runtimes}.options]\n    ConfigPath = {path}\n"));
@@ -126,6 +135,19 @@ fn quoted(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sandbox_of_the_shim_s_names_the_shim_by_its_path() {
+        let text = Handler::Sandboxed.toml(Version::V3, "/opt/nucleus", false);
+        let read: toml_edit::DocumentMut = text.parse().unwrap();
+        let handler = &read["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]["nucleus-sandboxed"];
+        assert_eq!(
+            handler["runtime_type"].as_str(),
+            Some("/opt/nucleus/bin/containerd-shim-nucleus-v2")
+        );
+        assert_eq!(handler["sandboxer"].as_str(), Some("shim"));
+        assert!(handler.get("runtime_path").is_none() && handler.get("options").is_none());
+    }
 
     #[test]
     fn the_policy_of_gvisor_names_runsc_and_its_hash_where_there_is_one() {

@@ -113,15 +113,19 @@ fn text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The ids of containers on this node that our shim made: its record lies in their bundles.
+/// The ids of containers on this node that our shim made, and of sandboxes: its record lies in their bundles.
 pub(super) fn containers(node: &Node) -> Result<Vec<String>, NodeError> {
     let state = node.state.as_deref().unwrap_or(node.layout().state);
-    let tasks = node.at(state).join("io.containerd.runtime.v2.task");
     let mut found = Vec::new();
-    for namespace in below(&tasks)? {
-        for bundle in below(&namespace)? {
-            if bundle.join("nucleus.json").exists() {
-                found.extend(bundle.file_name().map(|name| name.to_string_lossy().into_owned()));
+    for kind in [
+        "io.containerd.runtime.v2.task",
+        "io.containerd.sandbox.controller.v1.shim",
+    ] {
+        for namespace in below(&node.at(state).join(kind))? {
+            for bundle in below(&namespace)? {
+                if bundle.join("nucleus.json").exists() {
+                    found.extend(bundle.file_name().map(|name| name.to_string_lossy().into_owned()));
+                }
             }
         }
     }
