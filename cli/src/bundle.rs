@@ -68,6 +68,7 @@ pub fn explain(
         kernel: host::Kernel::read(&policy),
         seccomp_profiles: named::read(&policy)?,
         name_servers: egress::name_servers(&bundle.spec, &policy),
+        pod_volumes: plan::pod_volumes(&bundle.spec, &policy),
         policy: policy.clone(),
         ..plan::Request::default()
     };

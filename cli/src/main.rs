@@ -1,7 +1,9 @@
-//! `nucleus`: what a container will be given, what a running one was given, and who decided it; what this node lacks.
+//! `nucleus`: what a container will be given, what a running one was given, and who decided it; what this node lacks; what
+//! the digest of an image or a volume is.
 
 mod bundle;
 mod check;
+mod digest;
 mod report;
 mod running;
 
@@ -25,6 +27,28 @@ enum Command {
     Explain(ExplainArgs),
     /// Show what this node can do for containers, what it lacks and what to do; fails where none can run
     Check(CheckArgs),
+    /// Print the digest of a volume's directory, for `volume_digest`, or of an image's layers, for `rootfs_digest`
+    Digest(DigestArgs),
+}
+
+/// What to compute a digest of.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  nucleus digest ./config                                    of a volume with these files, owners and modes
+  nucleus digest --rootfs /layers/top /layers/bottom         of an image: its unpacked layers, the topmost first
+
+Names, kinds, modes, owners, links and contents count; times do not. As root, so that everything can be read.")]
+struct DigestArgs {
+    /// Directories, or one file of a volume's
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// They are the layers of an image, the topmost first
+    #[arg(long)]
+    rootfs: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// How to tell.
@@ -74,6 +98,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Explain(args) => explain(&args),
         Command::Check(args) => check(&args),
+        Command::Digest(args) => digest(&args),
     }
 }
 
@@ -89,6 +114,18 @@ fn check(args: &CheckArgs) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn digest(args: &DigestArgs) -> ExitCode {
+    match digest::digests(&args.paths, args.rootfs) {
+        Ok(found) if args.json => println!("{:#}", digest::json(&found)),
+        Ok(found) => print!("{}", digest::text(&found)),
+        Err(error) => {
+            eprintln!("nucleus: {}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn explain(args: &ExplainArgs) -> ExitCode {

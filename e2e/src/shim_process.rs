@@ -89,10 +89,32 @@ pub fn command(ctx: &Ctx, id: &str, bundle: &Path) -> Command {
     command
 }
 
+/// The same, started by a shell script, which finds the program and its flags in `$0` and `$@`.
+fn by_script(script: &str, command: &Command) -> Command {
+    let inner = command.as_std();
+    let mut outer = Command::new("sh");
+    outer
+        .args(["-c", script])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    if let Some(directory) = inner.get_current_dir() {
+        outer.current_dir(directory);
+    }
+    outer
+}
+
 /// Runs `start` and reads the answer as every containerd does: to the end of stdout and stderr.
 pub async fn run_start(ctx: &Ctx, id: &str, bundle: &Path, form: Form) -> Result<Answer> {
     let mut command = command(ctx, id, bundle);
-    command.arg("start").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.arg("start");
+    start_command(ctx, id, form, command).await
+}
+
+async fn start_command(ctx: &Ctx, id: &str, form: Form, mut command: Command) -> Result<Answer> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let input = match form {
         Form::Bare => Vec::new(),
         Form::Options => {
@@ -195,8 +217,21 @@ impl<'a> Shim<'a> {
     }
 
     pub async fn start_in(ctx: &'a Ctx, id: &str, bundle: PathBuf, form: Form) -> Result<Self> {
+        let mut command = command(ctx, id, &bundle);
+        command.arg("start");
+        Self::started(ctx, id, bundle, form, command).await
+    }
+
+    /// The same, by a shell script that ends with `exec "$0" "$@"`.
+    pub async fn start_by(ctx: &'a Ctx, id: &str, bundle: PathBuf, form: Form, script: &str) -> Result<Self> {
+        let mut command = command(ctx, id, &bundle);
+        command.arg("start");
+        Self::started(ctx, id, bundle, form, by_script(script, &command)).await
+    }
+
+    async fn started(ctx: &'a Ctx, id: &str, bundle: PathBuf, form: Form, command: Command) -> Result<Self> {
         let log = Capture::of_fifo(&bundle.join("log"))?;
-        let answer = run_start(ctx, id, &bundle, form).await?;
+        let answer = start_command(ctx, id, form, command).await?;
         let client = Client::connect(&answer.address).await;
         let client = client.with_context(|| format!("connect to the shim at {}", answer.address))?;
         Ok(Self {

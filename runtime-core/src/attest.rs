@@ -1,8 +1,15 @@
-//! Attested images: a digest over what a container's root file system is made of, compared before anything of it runs.
+//! Attested images and volumes: a digest over what a container's root file system, or a volume of it, is made of, compared
+//! before anything of it runs.
 //!
 //! A tree of hashes (SHA-256) over the image's layers: names, kinds, modes, owners, device numbers, links, what files have in
 //! them, and the extended attributes that mean something in an image. Not times, nor what a node adds for itself, such as
 //! SELinux's labels: the digest of an image is the same on every node. Nothing is followed, and nothing is written.
+//!
+//! It is computed anew each time. A digest that was kept by layer would have to be forgotten when anything below the layer's
+//! directory changes, and nothing tells of that: a directory's times do not say what was written to a file somewhere in it, and
+//! whoever can write to a layer on the node, against whom the digest stands, can set the times of files and of the machine.
+//! Nor are fs-verity's digests used: what they cover depends on how a file system was made, so that of two nodes one would
+//! have to compute another's way of hashing, for each file, to come to the same digest.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -26,8 +33,10 @@ pub enum Error {
         "rootfs_digest: the root file system is no overlay of layers; only such can be told from what a container has written"
     )]
     NoLayers,
-    #[error("rootfs_digest: reading {path:?}")]
+    #[error("computing a digest: reading {path:?}")]
     Io { path: PathBuf, source: io::Error },
+    #[error("computing a digest: {path:?} is neither a file nor a directory")]
+    Kind { path: PathBuf },
 }
 
 /// Part of every digest: another way to compute it gets another one.
@@ -37,7 +46,7 @@ const FORM: &[u8] = b"nucleus rootfs 1\0";
 const MAX_DEPTH: usize = 512;
 
 /// The extended attributes that come with an image.
-const ATTRIBUTES: [&str; 3] = ["security.capability", "trusted.overlay.opaque", "user.overlay.opaque"];
+pub(crate) const ATTRIBUTES: [&str; 3] = ["security.capability", "trusted.overlay.opaque", "user.overlay.opaque"];
 
 type Hash = [u8; 32];
 
@@ -74,16 +83,66 @@ fn layers(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
 
 /// The digest of an image of these layers, the topmost first: 64 hex digits.
 pub fn digest(layers: &[PathBuf]) -> Result<String, Error> {
-    let mut whole = Sha256::new_with_prefix(FORM);
+    let mut hashes = Vec::new();
     for layer in layers {
         let failed = |source| Error::Io {
             path: layer.clone(),
             source,
         };
         let root = rustix::fs::open(layer, DIRECTORY, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-        whole.update(directory(root, layer, 0)?);
+        hashes.push(directory(root, layer, 0)?);
     }
-    Ok(whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(written(&hashes))
+}
+
+/// The digest of a volume, or of a single file that is mounted: as that of an image of one layer, 64 hex digits. What kubelet
+/// writes as links into a directory that it exchanges counts as that directory ([`published`]).
+pub fn volume(path: &Path) -> Result<String, Error> {
+    let failed = |errno: rustix::io::Errno| Error::Io {
+        path: path.to_owned(),
+        source: errno.into(),
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+    let published = published(opened.as_fd()).map_err(failed)?;
+    of(published.unwrap_or(opened), path)
+}
+
+/// The same of an opened file or directory, as it is; `path` is what errors call it.
+pub(crate) fn of(opened: OwnedFd, path: &Path) -> Result<String, Error> {
+    let stat = rustix::fs::fstat(&opened).map_err(|errno| Error::Io {
+        path: path.to_owned(),
+        source: errno.into(),
+    })?;
+    let hash = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => directory(opened, path, 0)?,
+        FileType::RegularFile => file(opened, path)?,
+        _ => return Err(Error::Kind { path: path.to_owned() }),
+    };
+    Ok(written(&[hash]))
+}
+
+/// The directory that holds the files of a ConfigMap's, a Secret's or a projected volume: kubelet links each to `..data`, and
+/// that to a directory whose name is the time. None where `volume` is no such.
+pub(crate) fn published(volume: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
+    let target = match rustix::fs::readlinkat(volume, c"..data", Vec::new()) {
+        Ok(target) => target,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::INVAL) => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let name = target.to_bytes();
+    if !name.starts_with(b"..") || name.len() == 2 || name.contains(&b'/') {
+        return Ok(None);
+    }
+    rustix::fs::openat(volume, target, DIRECTORY, Mode::empty()).map(Some)
+}
+
+fn written(hashes: &[Hash]) -> String {
+    let mut whole = Sha256::new_with_prefix(FORM);
+    for hash in hashes {
+        whole.update(hash);
+    }
+    whole.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -131,14 +190,10 @@ fn entry(parent: BorrowedFd<'_>, name: &CString, path: &Path, depth: usize) -> R
         }
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
-            let mut hash = properties(&rustix::fs::fstat(&opened).map_err(failed)?);
-            attributes(&mut hash, opened.as_fd()).map_err(failed)?;
-            content(&mut hash, File::from(opened)).map_err(|source| Error::Io {
-                path: path.to_owned(),
-                source,
-            })?;
-            Ok(hash.finalize().into())
+            file(
+                rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?,
+                path,
+            )
         }
         FileType::Symlink => {
             let mut hash = properties(&stat);
@@ -153,6 +208,18 @@ fn entry(parent: BorrowedFd<'_>, name: &CString, path: &Path, depth: usize) -> R
         // A node, whiteouts among them: its numbers say all.
         _ => Ok(properties(&stat).finalize().into()),
     }
+}
+
+fn file(opened: OwnedFd, path: &Path) -> Result<Hash, Error> {
+    let failed = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let stat = rustix::fs::fstat(&opened).map_err(|errno| failed(errno.into()))?;
+    let mut hash = properties(&stat);
+    attributes(&mut hash, opened.as_fd()).map_err(|errno| failed(errno.into()))?;
+    content(&mut hash, File::from(opened)).map_err(failed)?;
+    Ok(hash.finalize().into())
 }
 
 /// Kind, mode, owner, and for nodes which one.
@@ -230,6 +297,36 @@ mod tests {
             .unwrap();
         assert_eq!(digest_of(&one), digest_of(&other));
         assert_eq!(digest_of(&one).len(), 64);
+    }
+
+    #[test]
+    fn a_volume_has_the_digest_of_an_image_of_one_layer_and_of_kubelet_s_links_only_the_files_count() {
+        let plain = image();
+        assert_eq!(volume(plain.path()).unwrap(), digest_of(&plain));
+        let published = |version: &str| {
+            let volume = tempfile::tempdir().unwrap();
+            let version = format!("..{version}");
+            std::fs::create_dir(volume.path().join(&version)).unwrap();
+            std::fs::write(volume.path().join(&version).join("key"), "value").unwrap();
+            symlink(&version, volume.path().join("..data")).unwrap();
+            symlink("..data/key", volume.path().join("key")).unwrap();
+            volume
+        };
+        let (one, other) = (published("2026_01"), published("2027_02"));
+        assert_eq!(volume(one.path()).unwrap(), volume(other.path()).unwrap());
+        assert_eq!(volume(&one.path().join("..data")).unwrap(), volume(one.path()).unwrap());
+        std::fs::write(one.path().join("..data/key"), "other").unwrap();
+        assert_ne!(volume(one.path()).unwrap(), volume(other.path()).unwrap());
+        // A link that leads out of the volume is a link.
+        let outside = tempfile::tempdir().unwrap();
+        symlink("../../etc", outside.path().join("..data")).unwrap();
+        assert!(
+            super::published(File::open(outside.path()).unwrap().as_fd())
+                .unwrap()
+                .is_none()
+        );
+        let file = plain.path().join("bin/sh");
+        assert_ne!(volume(&file).unwrap(), volume(plain.path()).unwrap());
     }
 
     #[test]

@@ -75,6 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Error> {
+    // Whatever the parent's is: nothing that a shim makes is for others to write to (containerd's CVE-2024-25621 was that).
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if args.version {
         return Ok(info::print_version()?);
     }

@@ -47,6 +47,8 @@ pub fn attacks() -> BTreeMap<&'static str, c_int> {
             libc::SYS_socket,
             [VSOCK | 1 << 32, 1, 0, 0, 0, 0],
         ),
+        // CVE-2026-31431: ciphers that write to the page cache of what they read.
+        ("socket of AF_ALG", libc::SYS_socket, [38, 5, 0, 0, 0, 0]),
         ("socket of AF_PACKET", libc::SYS_socket, [17, 3, 0, 0, 0, 0]),
         ("socket of nftables", libc::SYS_socket, [16, 3, 12, 0, 0, 0]),
         ("ptrace", libc::SYS_ptrace, [0, 0, 0, 0, 0, 0]),

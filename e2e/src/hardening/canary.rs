@@ -27,7 +27,8 @@ impl Canary {
         );
         let directory = c.directory.join(directory);
         std::fs::create_dir_all(directory.join("inner")).context("make the canary")?;
-        for file in ["file", "inner/file"] {
+        // Also under the name that CVE-2026-41579 deletes.
+        for file in ["file", "ptmx", "inner/file"] {
             std::fs::write(directory.join(file), &word).context("write the canary")?;
         }
         Ok(Self {

@@ -14,14 +14,14 @@ use crate::harness::Registry;
 use crate::image::digest;
 
 /// Every binary of the runtime under test that a container could be after.
-fn runtime_s_binaries(c: &Ctx) -> Vec<PathBuf> {
+pub fn runtime_s_binaries(c: &Ctx) -> Vec<PathBuf> {
     vec![
         c.tools.shim.join("containerd-shim-nucleus-v2"),
         c.tools.runc.join("runc"),
     ]
 }
 
-fn digests(paths: &[PathBuf]) -> Result<Vec<String>> {
+pub fn digests(paths: &[PathBuf]) -> Result<Vec<String>> {
     let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("read {}", path.display()));
     paths
         .iter()

@@ -1,6 +1,6 @@
 //! Images whose directories and files are links that lead to the host, wherever a runtime mounts or makes something
 //! (CVE-2019-19921, 2023-27561, 2023-28642, 2024-45310, 2025-31133, 2025-52565, youki 2025-54867, 2025-62161, crun
-//! 2026-47766).
+//! 2026-47766, 2026-88264, 2026-88265, runc 2026-41579).
 
 use std::path::Path;
 
@@ -244,9 +244,80 @@ pub fn register(t: &mut Registry) {
         },
     );
 
-    t.add("a users' file of a gigabyte holds nothing up", async |c| {
+    t.add(
+        "streams that a process does not have are no file of the image's",
+        async |c| {
+            // crun 2026-88265: /dev/null was opened by its name in the image, and given to the container's user.
+            let canary = Canary::plant(c)?;
+            let root = root(c, "root")?;
+            replace_by_link(&root.join("dev/null"), &canary.file().display().to_string())?;
+            let script = format!("echo changed; echo changed >&2; cat; cat < {}", canary.file().display());
+            let user = json!({"uid": 1000, "gid": 1000});
+            let without_dev = |spec: &mut Value| {
+                if let Some(mounts) = spec["mounts"].as_array_mut() {
+                    mounts.retain(|mount| mount["destination"] != "/dev");
+                }
+            };
+            let init = c
+                .container()
+                .sh(&script)
+                .root_at(&root)
+                .streams(["", "", ""])
+                .spec(|spec| {
+                    without_dev(spec);
+                    spec["process"]["user"] = user.clone();
+                });
+            if let Ok(container) = init.start().await {
+                container.wait().await?;
+                container.delete().await?;
+            }
+            attacked(1);
+            judge(c, canary.is_untouched())?;
+            let container = c.container().waiting().root_at(&root).spec(without_dev);
+            // An old runc puts its streams there, and does not start.
+            if let Ok(container) = container.start().await {
+                let exec = container.exec(&["sh", "-c", &script]).streams(["", "", ""]);
+                if let Ok(exec) = exec.process(|process| process["user"] = user.clone()).start().await {
+                    exec.wait().await?;
+                    exec.delete().await?;
+                }
+                attacked(1);
+            }
+            judge(c, canary.is_untouched())
+        },
+    );
+
+    t.add(
+        "a terminal's name on a read-only image with a link leads to the host nowhere",
+        async |c| {
+            // crun 2026-88264: without a mount at /dev the node for the terminal was made where the image's link led.
+            for read_only in [false, true] {
+                let canary = Canary::plant(c)?;
+                let root = root(c, &format!("root-{read_only}"))?;
+                let target = canary.directory.join("console");
+                replace_by_link(&root.join("dev/console"), &target.display().to_string())?;
+                let container = c.container().args(&["true"]).root_at(&root).terminal().spec(|spec| {
+                    if let Some(mounts) = spec["mounts"].as_array_mut() {
+                        mounts.retain(|mount| mount["destination"] != "/dev");
+                    }
+                    spec["root"]["readonly"] = json!(read_only);
+                });
+                if let Ok(container) = container.start().await {
+                    container.wait().await?;
+                    container.delete().await?;
+                }
+                attacked(1);
+                judge(c, canary.is_untouched())?;
+            }
+            Ok(()) as Result<()>
+        },
+    );
+
+    t.add("files of users and groups of a gigabyte hold nothing up", async |c| {
+        // containerd 2026-47262: whoever reads them to their end is killed for its memory.
         let root = root(c, "root")?;
         std::fs::File::create(root.join("etc/passwd"))?.set_len(1 << 30)?;
+        std::fs::File::create(root.join("etc/group"))?.set_len(1 << 30)?;
         let begun = std::time::Instant::now();
         let container = c.container().sh("echo $HOME").root_at(&root);
         let outcome = container

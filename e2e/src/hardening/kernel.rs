@@ -139,6 +139,11 @@ pub fn register(t: &mut Registry) {
                 "umount /proc/kcore",
                 "unshare -Urm mount -t tmpfs none /mnt",
                 "unshare -Urpf --mount-proc true",
+                // CVE-2022-0492: a cgroup v1 hierarchy of one's own, whose release_agent runs on the host.
+                "unshare -UrmC mount -t cgroup -o rdma cgroup /mnt",
+                "mount -t cgroup -o rdma cgroup /mnt",
+                "mount -t proc proc /mnt",
+                "mount -t sysfs sysfs /mnt",
             ];
             let container = c.container().waiting().start().await?;
             for attempt in attempts {

@@ -6,15 +6,20 @@ mod attest;
 mod canary;
 mod control;
 mod entering;
+mod entrypoints;
 mod identity;
 mod images;
 mod kernel;
+mod metadata;
 mod network;
+mod parent;
+mod privileges;
 mod races;
 mod reach;
 mod rules;
 mod secrets;
 mod syscalls;
+mod volumes;
 
 // What a sentry's container is tried with as well.
 pub use canary::Canary;
@@ -39,14 +44,19 @@ pub fn register(registry: &mut Registry) {
         ("images", images::register),
         ("races", races::register),
         ("entering", entering::register),
+        ("entrypoints", entrypoints::register),
+        ("parent", parent::register),
         ("kernel", kernel::register),
         ("control", control::register),
+        ("metadata", metadata::register),
         ("identity", identity::register),
+        ("privileges", privileges::register),
         ("syscalls", syscalls::register),
         ("rules", rules::register),
         ("network", network::register),
         ("secrets", secrets::register),
         ("attest", attest::register),
+        ("volumes", volumes::register),
         ("reach", reach::register),
     ];
     for (subject, add) in subjects {

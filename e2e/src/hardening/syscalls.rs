@@ -1,5 +1,5 @@
-//! The kernel's system calls (CVE-2019-10063, and what CVE-2016-0728, 2021-22555, 2021-26708, 2022-0185, 2022-1015 and
-//! io_uring's many needed first): what a filter denies, whatever convention a call is made by.
+//! The kernel's system calls (CVE-2019-10063, and what CVE-2016-0728, 2021-22555, 2021-26708, 2022-0185, 2022-1015, 2026-31431
+//! and io_uring's many needed first): what a filter denies, whatever convention a call is made by.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -48,6 +48,36 @@ pub fn register(t: &mut Registry) {
         Ok(())
     })
     .differs(DIFFERS);
+
+    t.add(
+        "under containerd's own profile sockets of ciphers and of hypervisors cannot be had",
+        async |c| {
+            let profile = crate::spec::runtime_default()?;
+            let container = || c.container().spec(|spec| spec["linux"]["seccomp"] = profile.clone());
+            let waiting = container().waiting().start().await?;
+            let init = container().args(&["probe", "calls"]);
+            for output in [init.output().await?, waiting.exec(&["probe", "calls"]).output().await?] {
+                let output = output.json()?;
+                for name in [
+                    "socket of AF_ALG",
+                    "socket of AF_VSOCK",
+                    "unshare of a user namespace",
+                    "keyctl",
+                    "add_key",
+                ] {
+                    same!(output[name], EPERM, "{name}");
+                    attacked(1);
+                }
+            }
+            let unfiltered = c.container().args(&["probe", "calls"]).output().await?.json()?;
+            ensure!(
+                unfiltered["socket of AF_ALG"] != EPERM,
+                "without the profile: {unfiltered}"
+            );
+            shown(1);
+            Ok(())
+        },
+    );
 
     t.add(
         "a call by another calling convention ends the process, not its thread alone",

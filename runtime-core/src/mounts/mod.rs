@@ -17,6 +17,7 @@ mod rootfs;
 mod secrets;
 mod switch_root;
 mod tree;
+mod verified;
 
 use std::io;
 use std::path::PathBuf;
@@ -115,6 +116,29 @@ pub enum Error {
         limit: u64,
         unit: &'static str,
     },
+    #[error("volume_digest: {destination} has sha256:{found}, and sha256:{expected} is demanded")]
+    VolumeDiffers {
+        destination: String,
+        found: String,
+        expected: String,
+    },
+    #[error("volume_digest: {destination}: {path:?} is neither a file, a directory nor a link")]
+    VolumeKind { destination: String, path: PathBuf },
+    #[error("volume_digest: {destination} has more than {limit} {unit}; only small volumes can be compared")]
+    VolumeLimit {
+        destination: String,
+        limit: u64,
+        unit: &'static str,
+    },
+    #[error("volume_digest: {destination}: {operation} {path:?}")]
+    Volume {
+        destination: String,
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Attest(#[from] crate::attest::Error),
     #[error("mount audit: {operation}")]
     Audit { operation: &'static str, source: io::Error },
     #[error("mount audit: {0} (mount_audit = \"refuse\")")]

@@ -65,7 +65,7 @@ pub fn copy(mount: &Mount, source: &OwnedFd, owner: (u32, u32), proc: BorrowedFd
     let made = if is_directory {
         memory
     } else {
-        single_file(&memory).map_err(failed("mounting one file"))?
+        single_file(&memory, FILE).map_err(failed("mounting one file"))?
     };
     set_mount_attributes(&made, mount)?;
     Ok(made)
@@ -94,13 +94,13 @@ fn file_system(label: Option<&str>) -> io::Result<OwnedFd> {
 
 /// A detached mount of the file alone. Only of what is attached can a part be cloned (until Linux 6.15): in a mount namespace
 /// that is left at once.
-fn single_file(memory: &OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn single_file(memory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     let (home, directory) = overlay::leave()?;
     let clone = || -> io::Result<OwnedFd> {
         let path = OFlags::PATH | OFlags::CLOEXEC;
         let root = rustix::fs::open(c"/", path | OFlags::DIRECTORY, Mode::empty())?;
         attach(memory, root.as_fd())?;
-        let file = rustix::fs::openat(memory, FILE, path | OFlags::NOFOLLOW, Mode::empty())?;
+        let file = rustix::fs::openat(memory, name, path | OFlags::NOFOLLOW, Mode::empty())?;
         clone_handle(file.as_fd(), false)
     };
     let made = clone();

@@ -10,6 +10,7 @@ use super::audit::{Allowed, Ledger, Made};
 use super::filesystem::{self, clone_handle, is_late_readonly, set_propagation};
 use super::{
     Error, cgroup, copy_up, devices, idmap, is_new, is_proc, namespace_root, paths, rootfs, secrets, switch_root,
+    verified,
 };
 use crate::mounts::HierarchyView;
 use crate::plan::{Container, Mount, MountSource, Namespace};
@@ -53,6 +54,9 @@ impl Tree {
                         false => filesystem::clone_host,
                     };
                     let mut fd = clone(mount, path, *recursive, bundle)?;
+                    if let Some(digest) = &mount.digest {
+                        fd = verified::copy(mount, &fd, digest, proc)?;
+                    }
                     if let Some(owner) = mount.in_memory {
                         fd = secrets::copy(mount, &fd, owner, proc)?;
                     }

@@ -28,6 +28,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 mod types;
+mod volumes;
 
 pub use capability::NAMES as CAPABILITY_NAMES;
 pub use error::Error;
@@ -41,7 +42,9 @@ pub use options::{
 pub use pod::{FILES as POD_FILES, Pod};
 pub use sandbox::{Mode, Sandbox, SandboxConfig, translate as translate_sandbox};
 pub use types::*;
+pub use volumes::pod_volumes;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
@@ -82,6 +85,8 @@ pub struct Request {
     pub name_servers: Vec<IpAddr>,
     /// The pod, where containerd leaves its files and its shared memory to the shim.
     pub pod: Option<Pod>,
+    /// The names of the pod's volumes, where they are known and the policy names some ([`pod_volumes`]).
+    pub pod_volumes: BTreeSet<String>,
     /// What the node demands.
     pub policy: Policy,
 }
@@ -102,6 +107,7 @@ impl Default for Request {
             seccomp_profiles: Vec::new(),
             name_servers: Vec::new(),
             pod: None,
+            pod_volumes: BTreeSet::new(),
             policy: Policy::default(),
         }
     }
@@ -145,6 +151,7 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     if let Some(pod) = &request.pod {
         pod::share_memory(&mut mounts, pod);
     }
+    volumes::verify(&mut mounts, spec, request)?;
     secrets::keep_in_memory(&mut mounts, &process, &namespaces, &request.policy.secrets.value);
     let mount_label = mount_label::apply(linux.mount_label().as_deref(), request.lsms.selinux, &mut mounts)?;
     let binds_dev = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Bind { .. });

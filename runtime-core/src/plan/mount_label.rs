@@ -40,7 +40,7 @@ pub(super) fn apply(label: Option<&str>, selinux: bool, mounts: &mut [Mount]) ->
             MountSource::Cgroup => true,
             MountSource::NamespaceRoot { .. } => false,
             // What is copied into memory is a new file system.
-            MountSource::Bind { .. } => mount.in_memory.is_some(),
+            MountSource::Bind { .. } => mount.in_memory.is_some() || mount.digest.is_some(),
         };
         let has_own = mount.data.iter().any(|option| option.starts_with(OPTION));
         if is_labelled && !has_own {

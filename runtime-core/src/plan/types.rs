@@ -182,6 +182,9 @@ pub struct Mount {
     /// What is mounted is a copy in memory, which belongs to this user and group of the host's.
     #[serde(default)]
     pub in_memory: Option<(u32, u32)>,
+    /// What is mounted is a copy in memory, as it is, whose digest has to be this one.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// Map the mount's ids: of a bind, of a rootfs mount; of a rootfs that is an overlay, those of its lower directories.
     pub idmap: Option<MountIdMap>,
 }

@@ -24,6 +24,7 @@ mod settings;
 mod tests;
 pub mod toml;
 mod values;
+mod volumes;
 
 pub use audit::Audit;
 pub use egress::{Destination, Egress, Protocol, Reach};
@@ -39,6 +40,7 @@ pub use values::{
     CapabilityLimit, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay, Platform, Proc,
     Runtime, SeccompMode, Tier, Value,
 };
+pub use volumes::VolumeDigests;
 
 use std::fmt;
 

@@ -10,6 +10,9 @@ use super::{Decided, Error, Origin, toml};
 /// What a pod's annotations start with that are meant for us.
 pub const ANNOTATION_PREFIX: &str = "nucleus.dev/";
 
+/// With the name of a volume behind it: an annotation for each says the same as `volume_digest`.
+const VOLUME_DIGEST: &str = "volume-digest.";
+
 /// The policy for one container: what node and handler say, tightened by the annotations that start with
 /// [`ANNOTATION_PREFIX`].
 ///
@@ -23,9 +26,17 @@ pub fn resolve<'a>(
     let mut pod = Layer::default();
     for (key, value) in annotations {
         if let Some(name) = key.strip_prefix(ANNOTATION_PREFIX) {
+            if let Some(volume) = name.strip_prefix(VOLUME_DIGEST) {
+                pod.add_volume_digest(volume, value)?;
+                continue;
+            }
             // A key of TOML cannot be a value and a table at once, so the setting has a longer name.
             let name = if name == "seccomp" { "seccomp.mode" } else { name };
+            let before = pod.volume_digest.take();
             pod.set(&"annotations", name, Given::Annotation(value))?;
+            for (volume, digest) in before.into_iter().flat_map(|before| before.0) {
+                pod.add_volume_digest(&volume, &digest)?;
+            }
         }
     }
     let (mut node, mut handler) = (Cow::Borrowed(node), Cow::Borrowed(handler));
@@ -44,6 +55,19 @@ pub fn resolve<'a>(
 }
 
 impl Layer {
+    fn add_volume_digest(&mut self, volume: &str, digest: &str) -> Result<(), Error> {
+        let digests = self.volume_digest.get_or_insert_default();
+        digests.add(volume, digest).ok_or_else(|| Error::Value {
+            place: format!(
+                "annotation {ANNOTATION_PREFIX}{VOLUME_DIGEST}{}",
+                super::shortened(volume)
+            ),
+            name: "volume_digest",
+            expected: "one digest for a volume's name, `sha256:` and 64 hex digits",
+            given: Given::Annotation(digest).to_string(),
+        })
+    }
+
     /// Takes in one entry of a configuration.
     pub fn set_entry(&mut self, place: &str, entry: &toml::Entry) -> Result<(), Error> {
         struct Line<'a>(&'a str, usize);

@@ -13,6 +13,7 @@ use super::values::{
     CapabilityLimit, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay, Platform, Proc,
     Runtime, SeccompMode, Tier, Value,
 };
+use super::volumes::VolumeDigests;
 use super::{Decided, Error, nearest};
 
 /// What is known of one setting.
@@ -299,6 +300,18 @@ settings! {
     /// layers, before anything of the container is made; where it differs, the error says both. For root file systems that are
     /// overlays of layers; others are refused.
     "rootfs_digest" rootfs_digest: Digest, Digest::default(), Digest::default(), true;
+
+    /// What read-only volumes have to be, each with a digest as `rootfs_digest`'s; `nucleus digest <directory>` prints it. A pod
+    /// may also write `nucleus.dev/volume-digest.<name>: sha256:…` for each. The volume is copied into a file system in memory
+    /// that is the container's own, the copy is compared, and the container is given the copy: what is changed in the volume
+    /// later does not reach it. At most 64 MiB and 16384 entries a mount; a FIFO, a socket or a device in it is an error.
+    ///
+    /// A volume's name is that of its directory below kubelet's `pods/<uid>/volumes/<plugin>/`: as in the pod, but for
+    /// persistent ones, which have their PersistentVolume's. Another is named by the path at which containers mount it, as
+    /// is a part that is mounted by `subPath`; that counts in each container that has such a mount. A name that the pod has no
+    /// volume of is an error, and so is a mount of it that is writable. Of a ConfigMap's or a Secret's volume the files count,
+    /// not the links to them, whose names say when kubelet wrote them.
+    "volume_digest" volume_digest: VolumeDigests, VolumeDigests::default(), VolumeDigests::default(), true;
 
     /// `record` writes down which system calls init and exec'd processes make, as an OCI profile that allows those and no
     /// other, to `<namespace>-<id>.json` in `seccomp.record_to` when the container is deleted. Every call passes through the

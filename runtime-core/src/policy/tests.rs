@@ -256,3 +256,33 @@ fn whatever_node_and_handler_say_no_pod_gets_less() {
     }
     assert!(granted > 1000 && refused > 1000, "{granted} granted, {refused} refused");
 }
+
+#[test]
+fn a_volume_s_digest_is_an_annotation_of_its_own_or_one_of_a_list() {
+    let silent = Layer::default();
+    let (one, two) = ("ab".repeat(32), "01".repeat(32));
+    let policy = with(
+        &silent,
+        &[
+            ("nucleus.dev/volume-digest.models", &format!("sha256:{one}")),
+            (
+                "nucleus.dev/volume_digest",
+                &format!("models=sha256:{one},/etc/app=sha256:{two}"),
+            ),
+        ],
+    );
+    let demanded = policy.unwrap().volume_digest;
+    assert_eq!((demanded.value.0.len(), demanded.from), (2, Origin::Pod));
+    let error = with(&silent, &[("nucleus.dev/volume-digest.models", "sha256:abc")]).unwrap_err();
+    assert!(
+        error.starts_with("annotation nucleus.dev/volume-digest.models: volume_digest is one digest"),
+        "{error}"
+    );
+    let strict = node(&format!("volume_digest = ['models=sha256:{one}']\n"));
+    let error = with(
+        &strict,
+        &[("nucleus.dev/volume-digest.models", &format!("sha256:{two}"))],
+    )
+    .unwrap_err();
+    assert!(error.contains("is demanded by the node's configuration"), "{error}");
+}

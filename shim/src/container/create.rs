@@ -201,6 +201,7 @@ fn decide_and_create(
         seccomp_profiles,
         pod,
         name_servers: egress::name_servers(&bundle.spec, &policy),
+        pod_volumes: plan::pod_volumes(&bundle.spec, &policy),
         policy,
     };
     let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {

@@ -255,3 +255,47 @@ fn signals_are_never_scoped_where_a_pod_shares_its_processes() {
     assert!(error.contains("landlock.scope = [\"signal\"]"), "{error}");
     assert!(domain(base(), "landlock.scope = ['signal']", 7).unwrap().scope_signals);
 }
+
+#[test]
+fn a_digest_is_for_a_read_only_volume_that_the_pod_has() {
+    let digest = "ab".repeat(32);
+    let spec = |source: &str, option: &str| {
+        let mut spec = base();
+        let volume = json!({"destination": "/app", "type": "bind", "source": source, "options": ["rbind", option]});
+        spec["mounts"].as_array_mut().unwrap().push(volume);
+        spec
+    };
+    let volume = "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~configmap/app";
+    let demand = |name: &str| format!("volume_digest = ['{name}=sha256:{digest}']");
+    let marked = |source: &str, name: &str| {
+        let plan = under_policy(spec(source, "ro"), &demand(name), 0)?;
+        let marked: Vec<_> = plan
+            .container
+            .mounts
+            .into_iter()
+            .filter(|mount| mount.digest.is_some())
+            .collect();
+        Ok::<_, String>(marked.into_iter().map(|mount| mount.destination).collect::<Vec<_>>())
+    };
+    assert_eq!(marked(volume, "app").unwrap(), ["/app"]);
+    assert_eq!(marked("/srv/app", "/app").unwrap(), ["/app"]);
+    assert!(marked("/srv/app", "/other").unwrap().is_empty(), "another container's");
+    let error = marked(volume, "apple").unwrap_err();
+    assert!(
+        error.contains("the pod has no volume \"apple\"") && error.contains("the handler's options"),
+        "{error}"
+    );
+    let error = under_policy(spec(volume, "rw"), &demand("app"), 0).unwrap_err();
+    assert!(error.contains("/app is mounted writable"), "{error}");
+    let part = "/var/lib/kubelet/pods/uid/volume-subpaths/app/web/0";
+    assert!(
+        marked(part, "app")
+            .unwrap_err()
+            .contains("only a part of the volume \"app\"")
+    );
+    assert_eq!(marked(part, "/app").unwrap(), ["/app"]);
+    // The pod's own containers say what it has; its pause container has nothing.
+    let mut sandbox = spec("/srv/app", "ro");
+    sandbox["annotations"] = json!({"io.kubernetes.cri.container-type": "sandbox"});
+    assert!(under_policy(sandbox, &demand("app"), 0).is_ok());
+}
