@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime as oci;
 use runtime_core::bundle::{self, Bundle};
 use runtime_core::cgroup;
 use runtime_core::egress;
 use runtime_core::host;
 use runtime_core::plan::{self, Domain, Namespace, Plan};
-use runtime_core::policy::{self, Layer, toml};
+use runtime_core::policy::{self, Layer, Policy, toml};
 use runtime_core::security::seccomp::named;
 
 use crate::report::{Report, capabilities};
@@ -32,13 +33,57 @@ pub enum Error {
     Plan { path: PathBuf, source: plan::Error },
 }
 
+/// What the node and the handler say.
+#[derive(Debug, Default)]
+pub struct Layers {
+    pub node: Layer,
+    pub handler: Layer,
+}
+
+impl Layers {
+    /// Of the handler's options in the file `options`, and of the node's configuration, in `config` or where it is.
+    pub fn read(options: Option<&Path>, config: Option<&Path>) -> Result<Self, Error> {
+        Ok(Self {
+            node: match config {
+                Some(path) => policy::node::parse(&path.display().to_string(), &read(path)?)?,
+                None => policy::node::read()?,
+            },
+            handler: options.map_or(Ok(Layer::default()), |path| {
+                handler(&path.display().to_string(), &read(path)?)
+            })?,
+        })
+    }
+}
+
+impl Layers {
+    /// What holds for a pod with these annotations, files that it names itself included.
+    pub fn policy<'a>(&self, annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Policy, Error> {
+        let mut policy = policy::resolve(&self.node, &self.handler, annotations)?;
+        policy::profiles::tighten(&mut policy)?;
+        Ok(policy)
+    }
+}
+
+/// What a spec is translated under: this machine, and `policy`.
+pub fn request(spec: &oci::Spec, policy: &Policy) -> Result<plan::Request, Error> {
+    Ok(plan::Request {
+        id: "explained".into(),
+        systemd: host::systemd_runs(),
+        host_capabilities: host::capabilities(),
+        lsms: host::lsms(),
+        cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
+        landlock_abi: host::landlock_abi(),
+        kernel: host::Kernel::read(policy),
+        seccomp_profiles: named::read(policy)?,
+        name_servers: egress::name_servers(spec, policy),
+        pod_volumes: plan::pod_volumes(spec, policy),
+        policy: policy.clone(),
+        ..plan::Request::default()
+    })
+}
+
 /// The policy and the Plan for `directory`, under the given configurations.
-pub fn explain(
-    directory: &Path,
-    options: Option<&Path>,
-    config: Option<&Path>,
-    with_spec: bool,
-) -> Result<Report, Error> {
+pub fn explain(directory: &Path, layers: &Layers, with_spec: bool) -> Result<Report, Error> {
     let path = std::path::absolute(directory).map_err(|source| Error::Read {
         path: directory.to_owned(),
         source,
@@ -47,31 +92,10 @@ pub fn explain(
         path: path.clone(),
         source,
     })?;
-    let node = match config {
-        Some(path) => policy::node::parse(&path.display().to_string(), &read(path)?)?,
-        None => policy::node::read()?,
-    };
-    let handler = options.map_or(Ok(Layer::default()), |path| {
-        handler(&path.display().to_string(), &read(path)?)
-    })?;
     let annotations = bundle.spec.annotations().iter().flatten();
     let annotations = annotations.map(|(key, value)| (key.as_str(), value.as_str()));
-    let mut policy = policy::resolve(&node, &handler, annotations)?;
-    policy::profiles::tighten(&mut policy)?;
-    let request = plan::Request {
-        id: "explained".into(),
-        systemd: host::systemd_runs(),
-        host_capabilities: host::capabilities(),
-        lsms: host::lsms(),
-        cgroup_v2: cgroup::mode().is_ok_and(|mode| mode == cgroup::Mode::V2),
-        landlock_abi: host::landlock_abi(),
-        kernel: host::Kernel::read(&policy),
-        seccomp_profiles: named::read(&policy)?,
-        name_servers: egress::name_servers(&bundle.spec, &policy),
-        pod_volumes: plan::pod_volumes(&bundle.spec, &policy),
-        policy: policy.clone(),
-        ..plan::Request::default()
-    };
+    let policy = layers.policy(annotations)?;
+    let request = request(&bundle.spec, &policy)?;
     let plan = plan::translate_owned(bundle, &request).map_err(|source| Error::Plan {
         path: path.clone(),
         source,
@@ -106,7 +130,8 @@ fn handler(place: &str, text: &str) -> Result<Layer, Error> {
     Ok(layer)
 }
 
-fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
+/// What a Plan comes to.
+pub fn enforced(plan: &Plan) -> Vec<(&'static str, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let (process, container) = (&plan.process, &plan.container);
     let sets = process.capabilities.unwrap_or_default();
@@ -222,7 +247,12 @@ mod tests {
         file("config.json", CONFIG);
         let config = file("node.toml", "version = 1\nno_new_privs = true\n");
         let options = file("handler.toml", "SystemdCgroup = true\n[landlock]\ntier = 'none'\n");
-        let report = explain(directory.path(), Some(&options), Some(&config), true).unwrap();
+        let report = explain(
+            directory.path(),
+            &Layers::read(Some(&options), Some(&config)).unwrap(),
+            true,
+        )
+        .unwrap();
         let json = report.json();
         assert_eq!(
             json["settings"]["no_new_privs"],
@@ -263,7 +293,7 @@ mod tests {
         std::fs::write(directory.path().join("config.json"), CONFIG).unwrap();
         let config = directory.path().join("node.toml");
         std::fs::write(&config, "version = 1\nmode = 'production'\n").unwrap();
-        let error = explain(directory.path(), None, Some(&config), false).unwrap_err();
+        let error = explain(directory.path(), &Layers::read(None, Some(&config)).unwrap(), false).unwrap_err();
         let text = runtime_core::error_chain::chain(&error);
         assert!(
             text.contains("would be refused") && text.contains("require.memory_limit"),

@@ -4,10 +4,11 @@
 mod bundle;
 mod check;
 mod digest;
+mod manifest;
 mod report;
 mod running;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -59,18 +60,23 @@ struct CheckArgs {
     json: bool,
 }
 
-/// A bundle, or a running container.
+/// A bundle, a manifest, or a running container.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   nucleus explain /path/to/bundle                            as this node would run it
   nucleus explain /path/to/bundle --options handler.toml     with these options of its handler
+  nucleus explain deployment.yaml                            the pods of a manifest, as this node would run them
   nucleus explain --running web --namespace k8s.io           what a running container was given
   nucleus explain --running web --json")]
 struct ExplainArgs {
-    /// Directory with an OCI bundle's config.json
-    #[arg(required_unless_present = "running", conflicts_with = "running")]
-    bundle: Option<PathBuf>,
+    /// Directory with an OCI bundle's config.json, or a file with a Kubernetes manifest: pods, or what makes pods
+    #[arg(
+        required_unless_present = "running",
+        conflicts_with = "running",
+        value_name = "BUNDLE|MANIFEST"
+    )]
+    what: Option<PathBuf>,
     /// The handler's options, as in containerd's configuration
     #[arg(long, value_name = "FILE", conflicts_with = "running")]
     options: Option<PathBuf>,
@@ -129,24 +135,42 @@ fn digest(args: &DigestArgs) -> ExitCode {
 }
 
 fn explain(args: &ExplainArgs) -> ExitCode {
-    let report = match (&args.bundle, &args.running) {
-        (Some(directory), _) => {
-            bundle::explain(directory, args.options.as_deref(), args.config.as_deref(), args.spec).map_err(boxed)
-        }
+    let told = match (&args.what, &args.running) {
+        (Some(path), _) => explain_ahead(path, args),
         (None, running) => {
             let id = running.as_deref().unwrap_or_default();
-            running::explain(&args.state, args.namespace.as_deref(), id).map_err(boxed)
+            let report = running::explain(&args.state, args.namespace.as_deref(), id).map_err(boxed);
+            report.map(|report| (report.json(), report.to_string(), true))
         }
     };
-    match report {
-        Ok(report) if args.json => println!("{:#}", report.json()),
-        Ok(report) => print!("{report}"),
+    match told {
+        Ok((json, text, accepted)) => {
+            if args.json {
+                println!("{json:#}");
+            } else {
+                print!("{text}");
+            }
+            if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             eprintln!("nucleus: {}", chain(error.as_ref()));
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
+}
+
+/// What is told of a bundle or a manifest, for programs and for people, and whether all of it would be accepted.
+fn explain_ahead(
+    path: &Path,
+    args: &ExplainArgs,
+) -> Result<(serde_json::Value, String, bool), Box<dyn std::error::Error>> {
+    let layers = bundle::Layers::read(args.options.as_deref(), args.config.as_deref()).map_err(boxed)?;
+    if path.is_dir() {
+        let report = bundle::explain(path, &layers, args.spec).map_err(boxed)?;
+        return Ok((report.json(), report.to_string(), true));
+    }
+    let report = manifest::explain(path, &layers, args.spec).map_err(boxed)?;
+    Ok((report.json(), report.to_string(), report.is_accepted()))
 }
 
 fn boxed<E: std::error::Error + 'static>(error: E) -> Box<dyn std::error::Error> {

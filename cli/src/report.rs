@@ -21,18 +21,10 @@ pub struct Report {
 impl Report {
     /// For programs.
     pub fn json(&self) -> Value {
-        let settings = self.policy.list().into_iter().map(|(name, value, from)| {
-            let from = serde_json::to_value(from).unwrap_or_default();
-            (name.to_owned(), json!({"value": value, "from": from}))
-        });
-        let enforced = self
-            .enforced
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value)));
         json!({
             "container": self.about,
-            "settings": settings.collect::<Map<_, _>>(),
-            "enforced": enforced.collect::<Map<_, _>>(),
+            "settings": settings(&self.policy),
+            "enforced": object(&self.enforced),
             "spec": self.spec,
         })
     }
@@ -41,24 +33,51 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", self.about)?;
-        let settings = self.policy.list();
-        let width = settings
-            .iter()
-            .map(|(_, value, _)| value.len().min(40))
-            .max()
-            .unwrap_or(0);
-        for (name, value, from) in settings {
-            writeln!(f, "{name:<27}  {value:<width$}  {from}")?;
-        }
+        write_settings(f, &self.policy)?;
         writeln!(f, "\nenforced")?;
-        for (name, value) in &self.enforced {
-            writeln!(f, "  {name:<25}  {value}")?;
-        }
+        entries(f, &self.enforced)?;
         match &self.spec {
             Some(spec) => writeln!(f, "\n{spec:#}"),
             None => Ok(()),
         }
     }
+}
+
+/// Each setting by its name, for programs.
+pub fn settings(policy: &Policy) -> Map<String, Value> {
+    let settings = policy.list().into_iter().map(|(name, value, from)| {
+        let from = serde_json::to_value(from).unwrap_or_default();
+        (name.to_owned(), json!({"value": value, "from": from}))
+    });
+    settings.collect()
+}
+
+/// What is enforced, for programs.
+pub fn object(enforced: &[(&'static str, String)]) -> Map<String, Value> {
+    let entries = enforced.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
+    entries.collect()
+}
+
+/// Each setting on a line of its own.
+pub fn write_settings(f: &mut fmt::Formatter<'_>, policy: &Policy) -> fmt::Result {
+    let settings = policy.list();
+    let width = settings
+        .iter()
+        .map(|(_, value, _)| value.len().min(40))
+        .max()
+        .unwrap_or(0);
+    for (name, value, from) in settings {
+        writeln!(f, "{name:<27}  {value:<width$}  {from}")?;
+    }
+    Ok(())
+}
+
+/// What is enforced, a line each.
+pub fn entries(f: &mut fmt::Formatter<'_>, enforced: &[(&'static str, String)]) -> fmt::Result {
+    for (name, value) in enforced {
+        writeln!(f, "  {name:<25}  {value}")?;
+    }
+    Ok(())
 }
 
 /// `2: CAP_CHOWN, CAP_KILL`

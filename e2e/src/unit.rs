@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::aarch64;
 use crate::harness::Tally;
-use crate::prepare::root;
+use crate::prepare::{packages, root};
 
 /// Runs cargo's own tests, clippy and rustfmt over the workspace, and what there is of it for aarch64. With a filter, the
 /// parts of that name alone.
@@ -24,6 +24,8 @@ pub async fn run(filter: &[String]) -> Result<Tally> {
             args.extend(["--", "--include-ignored"]);
         }
         tally.add(counted(&cargo("tests", &args).await?));
+    }
+    if wants("tests") || wants("oracle") {
         tally.add(oracle().await?);
     }
     if wants("aarch64") {
@@ -48,26 +50,83 @@ pub async fn run(filter: &[String]) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The compiler of system call filters beside libseccomp.
+/// Compares the compiler of system call filters with libseccomp, and prints what the comparison came to.
 async fn oracle() -> Result<Tally> {
-    let mut tally = Tally::default();
-    if Path::new("/usr/include/seccomp.h").exists() {
-        let args = [
-            "test",
-            "-p",
-            "runtime-core",
-            "--features",
-            "oracle",
-            "--test",
-            "seccomp",
-            "oracle",
-        ];
-        tally.add(counted(&cargo("libseccomp as the oracle", &args).await?));
-    } else {
-        println!("skip  unit/libseccomp as the oracle: libseccomp-dev is not installed");
-        tally.skipped += 1;
+    let library = match libseccomp().await {
+        Ok(library) => library,
+        Err(error) => {
+            println!("skip  unit/libseccomp as the oracle: there is no libseccomp to be had: {error:#}");
+            return Ok(Tally {
+                skipped: 1,
+                ..Tally::default()
+            });
+        }
+    };
+    let args = oracle_args(&[], "oracle");
+    let ran = cargo_with("libseccomp as the oracle", &args, &library).await?;
+    let about = ["calls compared", "instructions, at most", "compiled in"];
+    for line in ran
+        .text
+        .lines()
+        .filter(|line| about.iter().any(|words| line.contains(words)))
+    {
+        println!("      {}", line.split_once(" ... ").map_or(line, |(_, line)| line));
     }
-    Ok(tally)
+    Ok(counted(&ran))
+}
+
+/// `cargo e2e bench seccomp`: known profiles, compiled by both, in an optimised build.
+pub async fn bench_seccomp() -> Result<ExitCode> {
+    let library = libseccomp().await.context("libseccomp to compare with")?;
+    let mut failed = false;
+    for filter in ["in_fewer_instructions", "speed"] {
+        let args = oracle_args(&["--profile", "quick"], filter);
+        let ran = cargo_with(filter, &args, &library).await?;
+        failed |= !ran.ok;
+        let figures = ran
+            .text
+            .lines()
+            .filter(|line| line.contains("compiled in") || line.contains("instructions, at most"));
+        // Before the first line of a test stands its name.
+        figures.for_each(|line| println!("{}", line.split_once(" ... ").map_or(line, |(_, line)| line)));
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// cargo's arguments for the tests of the compiler that are called `filter`.
+fn oracle_args<'a>(profile: &[&'a str], filter: &'a str) -> Vec<&'a str> {
+    let mut args = vec![
+        "test",
+        "--package",
+        "runtime-core",
+        "--features",
+        "oracle",
+        "--test",
+        "seccomp",
+    ];
+    args.extend(profile);
+    args.extend([filter, "--", "--nocapture", "--test-threads", "1"]);
+    args
+}
+
+/// The environment in which libseccomp's crates find the library: the machine's own, else the one in the distribution's
+/// package, linked statically.
+async fn libseccomp() -> Result<Vec<(OsString, OsString)>> {
+    if Path::new("/usr/include/seccomp.h").exists() {
+        return Ok(Vec::new());
+    }
+    let root = packages::unpacked(&["libseccomp-dev"]).await?;
+    let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|triplet| root.join("usr/lib").join(triplet))
+        .into_iter()
+        .find(|directory| directory.join("libseccomp.a").exists());
+    let directory = found.context("the package has no static library")?;
+    Ok(vec![
+        ("LIBSECCOMP_LIB_PATH".into(), directory.into()),
+        ("LIBSECCOMP_LINK_TYPE".into(), "static".into()),
+        // Its answer would be the shared library, which is not installed.
+        ("LIBSECCOMP_NO_PKG_CONFIG".into(), "1".into()),
+    ])
 }
 
 /// The tests that cargo counted; a run that failed without one has failed all the same.

@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use crate::containerd::{Daemon, Version};
 use crate::context::{Runtime, Worker};
 use crate::prepare::Profile;
-use crate::{harness, image, prepare};
+use crate::{harness, image, prepare, unit};
 
 use figures::Figures;
 
@@ -39,9 +39,10 @@ Examples:
   cargo e2e bench exec delete --rounds 100   two of them, more often
   cargo e2e bench landlock                   what each tier of Landlock costs
   cargo e2e bench cri --rounds 20            pods through CRI, with and without a pause container
-  cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim")]
+  cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim
+  cargo e2e bench seccomp                    the compiler of system call filters, beside libseccomp")]
 pub struct BenchArgs {
-    /// What to measure; nothing means everything but landlock, cri and gvisor
+    /// What to measure; nothing means everything but landlock, cri, gvisor and seccomp
     #[arg(value_enum)]
     what: Vec<What>,
     /// Write the figures here, and charts beside them (no charts of landlock, cri and gvisor)
@@ -61,11 +62,12 @@ enum What {
     Landlock,
     Cri,
     Gvisor,
+    Seccomp,
 }
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 10] = [
+        const ALL: [What; 11] = [
             What::Metric(Metric::CreateStart),
             What::Metric(Metric::Exec),
             What::Metric(Metric::Delete),
@@ -76,6 +78,7 @@ impl ValueEnum for What {
             What::Landlock,
             What::Cri,
             What::Gvisor,
+            What::Seccomp,
         ];
         &ALL
     }
@@ -90,6 +93,10 @@ impl ValueEnum for What {
             Self::Cri => Some(PossibleValue::new("cri").help(
                 "A pod through CRI, by runc's shim and by nucleus with and without a pause container: times, CPU time, memory",
             )),
+            Self::Seccomp => Some(
+                PossibleValue::new("seccomp")
+                    .help("The compiler of system call filters beside libseccomp: time, length, instructions a call"),
+            ),
             Self::Gvisor => {
                 Some(PossibleValue::new("gvisor").help(
                     "A pod in gVisor's sentry, by nucleus and by gVisor's own shim: times, memory, idle CPU, loads",
@@ -187,6 +194,12 @@ pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
         }
         landlock::bench(args.rounds, args.json.as_ref(), &args.prepare).await?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.what.contains(&What::Seccomp) {
+        if args.what.len() > 1 {
+            bail!("seccomp is measured by itself: name nothing beside it");
+        }
+        return unit::bench_seccomp().await;
     }
     let wanted = |metric: Metric| args.what.is_empty() || args.what.contains(&What::Metric(metric));
     let tools = Rc::new(prepare::prepare(&args.prepare).await?);

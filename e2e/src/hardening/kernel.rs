@@ -1,11 +1,12 @@
 //! The kernel's own doors: procfs, sysctls, cgroups, devices (CVE-2019-16884, 2022-0492, 2022-0811, 2023-25809, 2025-52881,
 //! youki 2025-62596).
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use super::canary::{Canary, root};
 use super::{attacked, shown};
+use crate::expect::refused;
 use crate::harness::Registry;
 use crate::{same, spec};
 
@@ -115,7 +116,7 @@ pub fn register(t: &mut Registry) {
         let script = "for f in $(find /sys/fs/cgroup -name release_agent -o -name cgroup.procs 2>/dev/null); do \
                       if { : >> $f; } 2>/dev/null; then echo $f; fi; done; \
                       mkdir /sys/fs/cgroup/made /sys/fs/cgroup/memory/made 2>/dev/null && echo made";
-        let container = c.container().sh(script).spec(|spec| {
+        let given = |spec: &mut Value| {
             let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
             spec::push(
                 spec,
@@ -123,10 +124,73 @@ pub fn register(t: &mut Registry) {
                 spec::mount("/sys/fs/cgroup", "cgroup", "cgroup", &options),
             );
             spec::push(spec, "/linux/namespaces", json!({"type": "cgroup"}));
-        });
-        same!(container.output().await?.stdout, "");
-        attacked(1);
+        };
+        let container = c.container().waiting().spec(given).start().await?;
+        for output in [
+            c.container().sh(script).spec(given).output().await?,
+            container.sh(script).await?,
+        ] {
+            same!(output.stdout, "");
+            attacked(1);
+        }
         Ok(())
+    });
+
+    t.add("nothing is mounted over what labels are written through", async |c| {
+        // CVE-2019-16884, 2025-52881: with a file system of the attacker's at /proc/self/attr the label went into a file, and
+        // the process ran without.
+        let canary = Canary::plant(c)?;
+        for file in ["current", "exec", "apparmor/exec"] {
+            let path = canary.directory.join("attr").join(file);
+            std::fs::create_dir_all(path.parent().context("no directory")?)?;
+            std::fs::write(&path, "unconfined\n")?;
+        }
+        let fake = canary.directory.join("attr").display().to_string();
+        let root = root(c, "root")?;
+        super::canary::replace_by_link(&root.join("attr"), "/proc/self/attr")?;
+        super::canary::replace_by_link(&root.join("thread"), "/proc/thread-self/attr")?;
+        for place in [
+            "/proc/self/attr",
+            "/proc/thread-self/attr",
+            "/proc/1/attr",
+            "/attr",
+            "/thread",
+        ] {
+            let over = |spec: &mut Value| {
+                spec::push(spec, "/mounts", spec::mount(place, "bind", &fake, &["bind", "rw"]));
+            };
+            let labelled = c.container().waiting().root_at(&root).spec(|spec| {
+                over(spec);
+                spec["process"]["apparmorProfile"] = json!("nucleus-missing");
+            });
+            // No profile of that name is loaded anywhere: never started without it.
+            refused(labelled.create().await).with_context(|| place.to_owned())?;
+            attacked(1);
+            let plain = c.container().waiting().root_at(&root).spec(over);
+            if let Ok(container) = plain.create().await {
+                if container.start().await.is_ok() {
+                    let look =
+                        "cat /proc/self/attr/current /proc/self/attr/exec; grep /attr /proc/self/mountinfo; true";
+                    let output = container.sh(look).await?;
+                    ensure!(!output.stdout.contains("unconfined\nunconfined"), "{place}: {output:?}");
+                    let exec = container.exec(&["true"]).process(|process| {
+                        process["apparmorProfile"] = json!("nucleus-missing");
+                    });
+                    ensure!(
+                        !exec.output().await.is_ok_and(|output| output.code == 0),
+                        "{place}: an exec ran unlabelled"
+                    );
+                    attacked(1);
+                }
+                container.kill(9).await.ok();
+                container.delete().await.ok();
+            }
+            for file in ["current", "exec", "apparmor/exec"] {
+                let text = std::fs::read_to_string(canary.directory.join("attr").join(file))?;
+                same!(text, "unconfined\n", "{place}: {file}");
+            }
+        }
+        Ok(()) as Result<()>
     });
 
     t.add(

@@ -11,6 +11,7 @@ mod delete;
 mod devices;
 mod events;
 mod exec;
+mod explain;
 mod grouping;
 mod hooks;
 pub mod info;
@@ -48,6 +49,7 @@ const SUBJECTS: &[(&str, Add)] = &[
     ("process", process::register),
     ("capabilities", capabilities::register),
     ("policy", policy::register),
+    ("explain", explain::register),
     ("audit", audit::register),
     ("seccomp", seccomp::register),
     ("landlock", landlock::register),

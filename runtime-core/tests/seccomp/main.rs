@@ -10,6 +10,7 @@ mod oracle;
 mod random;
 mod reference;
 mod refusals;
+mod speed;
 mod tables;
 
 use oci_spec::runtime::LinuxSeccomp;
