@@ -105,6 +105,10 @@ async fn numbers(c: &Ctx) -> Result<()> {
     std::fs::write(root.join("etc/group"), group)?;
     let container = c.container().waiting().root_at(&root).start().await?;
     for id in [1_u32, 1000, 2_147_483_647, 2_147_483_648, 4_294_967_294] {
+        if !c.is_nucleus() && i32::try_from(id).is_err() {
+            // runc refuses half of the kernel's numbers.
+            continue;
+        }
         let user = json!({"uid": id, "gid": id, "additionalGids": [id]});
         let init = c.container().args(&["probe"]).root_at(&root);
         let init = init.spec(|spec| spec["process"]["user"] = user.clone());

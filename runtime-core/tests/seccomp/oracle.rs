@@ -1,4 +1,5 @@
-//! Our programs beside those of libseccomp, as runc uses it: with `--features oracle`, which needs libseccomp-dev.
+//! Our programs beside those of libseccomp, as runc uses it: with `--features oracle`, which needs libseccomp-dev
+//! (`cargo e2e test unit` fetches it).
 
 #[cfg(feature = "oracle")]
 mod tests {
