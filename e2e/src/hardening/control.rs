@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{attacked, shown};
 use crate::container::Builder;
@@ -111,15 +111,21 @@ pub fn register(t: &mut Registry) {
             "kill -9 {shim}; cat /proc/{shim}/environ; ls -l /proc/{shim}/fd /proc/{shim}/root; for p in /proc/[0-9]*; do \
              if grep -q nucleus $p/comm 2>/dev/null; then head -c 1 $p/mem; ls $p/root/; kill -9 ${{p#/proc/}}; fi; done; echo end"
         );
-        let container = c.container().sh(&script).spec(|spec| {
+        let unprivileged = |process: &mut Value| {
+            process["user"] = json!({"uid": 1000, "gid": 1000});
+            process["capabilities"] = json!({});
+        };
+        let on_host = || c.container().spec(|spec| {
             spec::without_namespace(spec, "pid");
-            spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
-            spec["process"]["capabilities"] = json!({});
+            unprivileged(&mut spec["process"]);
         });
-        let output = container.output().await?;
-        ensure!(output.stdout.ends_with("end\n"), "{output:?}");
-        ensure!(!output.stdout.contains("TTRPC_ADDRESS"), "{output:?}");
-        attacked(1);
+        let waiting = on_host().waiting().start().await?;
+        let exec = waiting.exec(&["sh", "-c", &script]).process(unprivileged);
+        for output in [on_host().sh(&script).output().await?, exec.output().await?] {
+            ensure!(output.stdout.ends_with("end\n"), "{output:?}");
+            ensure!(!output.stdout.contains("TTRPC_ADDRESS"), "{output:?}");
+            attacked(1);
+        }
         ensure!(processes::is_alive(shim), "the shim was killed");
         same!(target.sh("true").await?.code, 0);
         Ok(()) as Result<()>

@@ -150,12 +150,12 @@ pub fn register(t: &mut Registry) {
                 }
                 Ok::<_, anyhow::Error>(())
             };
-            let outcomes = join_all([run((3..14).collect()), run((14..26).collect())]).await;
+            let outcomes = join_all([run((3..34).collect()), run((34..=64).collect())]).await;
             outcomes.into_iter().collect::<Result<Vec<()>>>()?;
             canary.is_untouched()
         },
     )
-    .within(90);
+    .within(180);
 
     t.add(
         "no working directory is a descriptor of the runtime's, for an exec",

@@ -298,7 +298,9 @@ settings! {
     /// What the image's layers have to be: `sha256:` and the digest of a tree of hashes over their names, kinds, modes, owners,
     /// links, content and capabilities, which is the same on every node. It is computed, in the time that it takes to read the
     /// layers, before anything of the container is made; where it differs, the error says both. For root file systems that are
-    /// overlays of layers; others are refused.
+    /// overlays of layers; others are refused. Nothing is kept from one container to the next, since nothing on a node says
+    /// reliably that a layer is what it was. fs-verity's digests are not used: not every node's file system has them, and
+    /// the digest is to be the same on all.
     "rootfs_digest" rootfs_digest: Digest, Digest::default(), Digest::default(), true;
 
     /// What read-only volumes have to be, each with a digest as `rootfs_digest`'s; `nucleus digest <directory>` prints it. A pod
