@@ -26,7 +26,7 @@ use clap::{Args, ValueEnum};
 use crate::containerd::{Daemon, Version};
 use crate::context::{Runtime, Worker};
 use crate::prepare::Profile;
-use crate::{harness, image, prepare, unit};
+use crate::{harness, image, kind_suite, prepare, unit};
 
 use figures::Figures;
 
@@ -40,9 +40,10 @@ Examples:
   cargo e2e bench landlock                   what each tier of Landlock costs
   cargo e2e bench cri --rounds 20            pods through CRI, with and without a pause container
   cargo e2e bench gvisor --rounds 10         pods in gVisor's sentry, beside gVisor's own shim
+  cargo e2e bench kind --rounds 200          exec in a Kubernetes cluster
   cargo e2e bench seccomp                    the compiler of system call filters, beside libseccomp")]
 pub struct BenchArgs {
-    /// What to measure; nothing means everything but landlock, cri, gvisor and seccomp
+    /// What to measure; nothing means everything but landlock, cri, gvisor, kind and seccomp
     #[arg(value_enum)]
     what: Vec<What>,
     /// Write the figures here, and charts beside them (no charts of landlock, cri and gvisor)
@@ -63,11 +64,12 @@ enum What {
     Cri,
     Gvisor,
     Seccomp,
+    Kind,
 }
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 11] = [
+        const ALL: [What; 12] = [
             What::Metric(Metric::CreateStart),
             What::Metric(Metric::Exec),
             What::Metric(Metric::Delete),
@@ -79,6 +81,7 @@ impl ValueEnum for What {
             What::Cri,
             What::Gvisor,
             What::Seccomp,
+            What::Kind,
         ];
         &ALL
     }
@@ -96,6 +99,10 @@ impl ValueEnum for What {
             Self::Seccomp => Some(
                 PossibleValue::new("seccomp")
                     .help("The compiler of system call filters beside libseccomp: time, length, instructions a call"),
+            ),
+            Self::Kind => Some(
+                PossibleValue::new("kind")
+                    .help("kubectl exec and exec probes in a real cluster, by nucleus and by runc: CPU time"),
             ),
             Self::Gvisor => {
                 Some(PossibleValue::new("gvisor").help(
@@ -200,6 +207,14 @@ pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
             bail!("seccomp is measured by itself: name nothing beside it");
         }
         return unit::bench_seccomp().await;
+    }
+    if args.what.contains(&What::Kind) {
+        if args.what.len() > 1 || args.json.is_some() {
+            bail!("kind is measured by itself, and printed alone: name nothing beside it");
+        }
+        let tools = prepare::prepare(&args.prepare).await?;
+        kind_suite::bench(&tools, args.rounds).await?;
+        return Ok(ExitCode::SUCCESS);
     }
     let wanted = |metric: Metric| args.what.is_empty() || args.what.contains(&What::Metric(metric));
     let tools = Rc::new(prepare::prepare(&args.prepare).await?);

@@ -270,7 +270,7 @@ async fn token_part(helm: &Helm) -> Result<()> {
             ensure!(image.starts_with("registry.k8s.io/kubectl:"), "{image} gets a token");
         }
     }
-    ensure!(seen == 7, "{seen} containers have a token");
+    ensure!(seen == 8, "{seen} containers have a token");
     Ok(())
 }
 

@@ -21,7 +21,11 @@ pub struct Cluster<'a> {
     pub setting: &'a Setting,
     pub client: Client,
     pub kubeconfig: PathBuf,
-    name: String,
+    pub name: String,
+    /// How many nodes there are.
+    size: usize,
+    /// Its nodes before anything was installed on them, where that is to be seen again.
+    pub before: Vec<super::release::NodeState>,
 }
 
 /// What every cluster here needs: kubelet leaves nodes with cgroup v1 alone by now, and nothing may need a capability that
@@ -51,6 +55,7 @@ impl<'a> Cluster<'a> {
         offline(&mut config, setting);
         change(&mut config);
         let name = config["name"].as_str().context("the cluster has no name")?.to_owned();
+        let size = config["nodes"].as_array().context("the cluster has no nodes")?.len();
         let written = setting.directory.join(format!("{name}.yaml"));
         write(
             &written,
@@ -69,6 +74,8 @@ impl<'a> Cluster<'a> {
                 client: client(&kubeconfig).await?,
                 kubeconfig,
                 name,
+                size,
+                before: Vec::new(),
             },
             Err(error) => {
                 logs(engine, setting, &name).await;
@@ -100,7 +107,7 @@ impl<'a> Cluster<'a> {
                 .await?
                 .items;
             let ranges: Option<Vec<(String, String, String)>> = nodes.iter().map(range).collect();
-            Ok(ranges.filter(|ranges| !ranges.is_empty()))
+            Ok(ranges.filter(|ranges| ranges.len() == self.size))
         });
         let nodes = nodes.await?;
         for (name, _, subnet) in &nodes {
@@ -189,10 +196,17 @@ impl<'a> Cluster<'a> {
         command
     }
 
+    /// `helm`, as this cluster's administrator.
+    pub fn helm(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = self.engine.command("helm");
+        command.env("KUBECONFIG", &self.kubeconfig).args(args);
+        command
+    }
+
     /// The nodes' names, the control plane's first.
     pub fn nodes(&self) -> Vec<String> {
-        let names = ["control-plane", "worker", "worker2"];
-        names.iter().map(|role| format!("{}-{role}", self.name)).collect()
+        let roles = ["control-plane", "worker", "worker2"].iter().take(self.size);
+        roles.map(|role| format!("{}-{role}", self.name)).collect()
     }
 }
 

@@ -44,6 +44,7 @@ impl Engine {
             text(&setting.iptables),
             text(&setting.runc),
             text(&setting.kind),
+            text(&setting.helm),
             text(&setting.kubernetes),
             "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
         ]
@@ -99,6 +100,8 @@ impl Engine {
             .env("PATH", &self.path)
             .env("HOME", &self.home)
             .env("DOCKER_HOST", &self.address)
+            // buildx may not be there, and wants more than a Dockerfile of three lines needs.
+            .env("DOCKER_BUILDKIT", "0")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         if program == "docker" {
@@ -118,7 +121,7 @@ impl Engine {
         if there.lines().any(|name| name == image.name) {
             return Ok(());
         }
-        for older in there.lines() {
+        for older in there.lines().filter(|name| !name.contains("<none>")) {
             self.docker(&["rmi", "--force", older]).await?;
         }
         let (input, output) = std::io::pipe().context("make a pipe")?;
@@ -154,7 +157,8 @@ impl Engine {
             self.docker(&["rm", "--force", "--volumes", container]).await?;
         }
         self.docker(&["volume", "prune", "--force"]).await?;
-        self.docker(&["network", "prune", "--force"]).await.map(drop)
+        self.docker(&["network", "prune", "--force"]).await?;
+        self.docker(&["image", "prune", "--force"]).await.map(drop)
     }
 
     /// Removes what is left and ends it as it wants to be ended.

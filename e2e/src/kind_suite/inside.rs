@@ -14,7 +14,7 @@ use super::behaviours::{self, Behaviour, Kind};
 use super::cluster::Cluster;
 use super::engine::Engine;
 use super::workload::Space;
-use super::{NAME, Setting, outside, wanted, write};
+use super::{NAME, Setting, measure, outside, wanted, write};
 use crate::harness::Tally;
 
 /// What the suite's process in its own namespaces is given.
@@ -26,7 +26,7 @@ pub struct InsideArgs {
 /// How many behaviours are tried at the same time: pods wait more than they work.
 const AT_ONCE: usize = 4;
 /// How long one may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs everything and writes the count.
 pub async fn inside(args: &InsideArgs) -> Result<ExitCode> {
@@ -37,7 +37,10 @@ pub async fn inside(args: &InsideArgs) -> Result<ExitCode> {
     }
     let engine = Engine::start(&setting).await?;
     // Whatever happens, dockerd ends as it should: a killed one leaves containers in its data.
-    let outcome = on_all(&engine, &setting).await;
+    let outcome = match setting.rounds {
+        Some(rounds) => measure::run(&engine, &setting, rounds).await.map(|()| Tally::default()),
+        None => on_all(&engine, &setting).await,
+    };
     engine.stop().await?;
     write(
         &setting.tally,
@@ -75,8 +78,11 @@ async fn on_cluster(
 ) -> Result<Tally> {
     let begun = Instant::now();
     let change = |config: &mut Value| kind.change(config);
-    let cluster = Cluster::create(engine, setting, file, change).await?;
-    kind.prepare(&cluster).await?;
+    let mut cluster = Cluster::create(engine, setting, file, change).await?;
+    if let Err(error) = kind.prepare(&mut cluster).await {
+        cluster.delete(true).await?;
+        return Err(error);
+    }
     println!(
         "      kind: {} ready after {:.1} s",
         kind.name(),
@@ -98,9 +104,17 @@ async fn on_cluster(
         tally.add(count);
     }
     for behaviour in alone {
+        if behaviour.on_runc {
+            tally.add(one(&cluster, behaviour, None).await);
+        }
         tally.add(one(&cluster, behaviour, Some("nucleus")).await);
     }
     cluster.delete(tally.failed > 0).await?;
+    println!(
+        "      kind: {} gone after {:.1} s",
+        kind.name(),
+        begun.elapsed().as_secs_f64()
+    );
     Ok(tally)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::node_image::WEB;
+use super::store::WEB;
 
 /// A container that serves HTTP on port 80.
 pub fn web(name: &str) -> Value {

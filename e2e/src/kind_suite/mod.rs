@@ -6,14 +6,18 @@ mod cluster;
 mod engine;
 mod inside;
 mod lesser_runtime;
+mod load;
 mod manifests;
+mod measure;
 mod node_image;
 mod outside;
+mod release;
+mod store;
 mod workload;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::Tally;
@@ -37,12 +41,14 @@ struct Setting {
     /// A directory with `iptables`.
     iptables: PathBuf,
     busybox: PathBuf,
-    /// Directories with runc; kind; kubectl.
+    /// Directories with runc; kind; helm; kubectl.
     runc: PathBuf,
     kind: PathBuf,
+    helm: PathBuf,
     kubernetes: PathBuf,
-    /// The shim under test.
+    /// The shim under test, and what installs it.
     shim: PathBuf,
+    installer: PathBuf,
     image: node_image::NodeImage,
     /// Below which cgroup, of every hierarchy, the nodes are.
     cgroup: String,
@@ -50,6 +56,8 @@ struct Setting {
     network: String,
     /// What was asked for by name.
     filter: Vec<String>,
+    /// How often exec is to be measured, instead of trying behaviours.
+    rounds: Option<u32>,
     /// Where the count is written at the end.
     tally: PathBuf,
 }
@@ -71,7 +79,14 @@ fn wanted(title: &str, filter: &[String]) -> bool {
 
 /// Runs the suite; counts it as skipped, with the reason, where a cluster cannot be had.
 pub async fn run(tools: &Tools, filter: &[String]) -> Result<Tally> {
-    outside::run(tools, filter).await
+    outside::run(tools, filter, None).await
+}
+
+/// Measures exec and probes in a cluster, and prints the figures.
+pub async fn bench(tools: &Tools, rounds: u32) -> Result<()> {
+    let tally = outside::run(tools, &[], Some(rounds)).await?;
+    ensure!(tally.failed == 0 && tally.skipped == 0, "nothing was measured");
+    Ok(())
 }
 
 /// Where what is built for the suite is kept.

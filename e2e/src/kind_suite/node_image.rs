@@ -2,8 +2,6 @@
 //! store with the images of the control plane and of the tests in it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -11,10 +9,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
+use super::store::{POSTGRES_SCRIPT, PROXY_SCRIPT};
 use super::{home, make_directory, text, write};
-use crate::image::{add, architecture, directory, write_layout};
+use crate::image::{add, architecture};
 use crate::prepare::{Tools, debian, go_tools, programs, step};
-use crate::{cri, spec};
+use crate::{cri, software, spec};
 
 /// kind's sources hold what its node image is made of.
 const KIND_MODULE: &str = "sigs.k8s.io/kind";
@@ -48,7 +47,6 @@ const PACKAGES: [&str; 26] = [
     "e2fsprogs",
 ];
 const BASE_SCRIPT: &str = include_str!("base.sh");
-const PROXY_SCRIPT: &str = include_str!("proxy.sh");
 /// Kubernetes' version, of programs and images.
 pub const VERSION: &str = "v1.37.2";
 /// kind applies a manifest of the default storage, and wants an object in it; the network's it does not apply here.
@@ -59,10 +57,6 @@ metadata:
   name: standard
 provisioner: kubernetes.io/no-provisioner
 ";
-
-/// The image of the tests' pods, and of what serves HTTP on port 80.
-pub const BUSYBOX: &str = cri::images::BUSYBOX;
-pub const WEB: &str = "nucleus.test/web:1";
 
 /// Two layers on disk and what the image is called.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,12 +83,15 @@ pub async fn prepare(tools: &Tools, kubernetes: &Path) -> Result<NodeImage> {
     let (etcd, cri_tools, busybox) =
         tokio::try_join!(go_tools::ETCD.build(), go_tools::CRI.build(), cri::busybox::busybox())?;
     let base = base().await?;
+    software::image::prepare().await?;
+    let software = software::image::root();
     let parts = Parts {
         kubernetes,
         etcd: &etcd,
         cri_tools: &cri_tools,
         busybox: &busybox,
         root: &base.with_file_name("root"),
+        software: &software,
     };
     let key = parts.key(tools, &base)?;
     let directory = home().join(format!("node-{key}"));
@@ -131,12 +128,14 @@ async fn base() -> Result<PathBuf> {
 }
 
 /// What the second layer is made of.
-struct Parts<'a> {
-    kubernetes: &'a Path,
-    etcd: &'a Path,
+pub struct Parts<'a> {
+    pub kubernetes: &'a Path,
+    pub etcd: &'a Path,
     cri_tools: &'a Path,
-    busybox: &'a Path,
-    root: &'a Path,
+    pub busybox: &'a Path,
+    /// The node's Debian, and one with servers.
+    pub root: &'a Path,
+    pub software: &'a Path,
 }
 
 impl Parts<'_> {
@@ -145,7 +144,9 @@ impl Parts<'_> {
         let probe = std::fs::read(&tools.probe).with_context(|| format!("read {}", text(&tools.probe)))?;
         let mut parts = vec![
             PROXY_SCRIPT.as_bytes().to_vec(),
+            POSTGRES_SCRIPT.as_bytes().to_vec(),
             include_bytes!("node_image.rs").to_vec(),
+            include_bytes!("store.rs").to_vec(),
             probe,
         ];
         for directory in [
@@ -154,6 +155,7 @@ impl Parts<'_> {
             self.cri_tools,
             &tools.containerd_2,
             base.parent().unwrap_or(base),
+            self.software.parent().unwrap_or(base),
         ] {
             parts.push(directory.file_name().unwrap_or_default().as_encoded_bytes().to_vec());
         }
@@ -197,133 +199,6 @@ impl Parts<'_> {
         archive(&root, &staging.join("kubernetes.tar")).await?;
         std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))
     }
-
-    /// Runs a containerd on the store that the nodes will have, and imports the images, not unpacked.
-    async fn fill_store(&self, tools: &Tools, staging: &Path, store: &Path) -> Result<()> {
-        let mut files = Vec::new();
-        for (image, directory, program, path) in [
-            (
-                "kube-apiserver",
-                self.kubernetes,
-                "kube-apiserver",
-                "usr/local/bin/kube-apiserver",
-            ),
-            (
-                "kube-controller-manager",
-                self.kubernetes,
-                "kube-controller-manager",
-                "usr/local/bin/kube-controller-manager",
-            ),
-            (
-                "kube-scheduler",
-                self.kubernetes,
-                "kube-scheduler",
-                "usr/local/bin/kube-scheduler",
-            ),
-            ("kubectl", self.kubernetes, "kubectl", "bin/kubectl"),
-            ("etcd", self.etcd, "server", "usr/local/bin/etcd"),
-        ] {
-            let file = staging.join(format!("{image}.tar"));
-            let version = if image == "etcd" { ETCD_IMAGE } else { VERSION };
-            let entrypoint = format!("/{path}");
-            let config = json!({"Env": [spec::PATH], "Entrypoint": [entrypoint]});
-            let layer = one_program(&directory.join(program), path)?;
-            write_layout(&file, &layer, &[(format!("registry.k8s.io/{image}:{version}"), config)])?;
-            files.push(file);
-        }
-        files.push(self.proxy(staging).await?);
-        let file = staging.join("tests.tar");
-        write_layout(&file, &cri::images::layer(tools, self.busybox)?, &test_images())?;
-        files.push(file);
-
-        let state = staging.join("containerd");
-        make_directory(&state)?;
-        let address = state.join("containerd.sock");
-        let config = state.join("config.toml");
-        write(
-            &config,
-            "version = 3\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n",
-        )?;
-        let log = std::fs::File::create(state.join("log")).context("make a log")?;
-        let mut containerd = Command::new(tools.containerd_2.join("containerd"))
-            .arg("--config")
-            .arg(&config)
-            .arg("--root")
-            .arg(store)
-            .arg("--state")
-            .arg(state.join("state"))
-            .arg("--address")
-            .arg(&address)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .context("start containerd for the nodes' images")?;
-        wait_for(&address).await?;
-        for file in &files {
-            let mut import = Command::new(tools.containerd_2.join("ctr"));
-            import
-                .arg("--address")
-                .arg(&address)
-                .args(["--namespace", "k8s.io", "images", "import", "--local", "--no-unpack"])
-                .arg(file);
-            step(&format!("import {}", text(file)), &mut import).await?;
-            std::fs::remove_file(file).with_context(|| format!("remove {}", text(file)))?;
-        }
-        let pid = containerd.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid
-            .and_then(rustix::process::Pid::from_raw)
-            .context("containerd ended")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("end containerd")?;
-        containerd.wait().await.context("wait for containerd")?;
-        std::fs::remove_dir_all(&state).with_context(|| format!("remove {}", text(&state)))
-    }
-
-    async fn proxy(&self, staging: &Path) -> Result<PathBuf> {
-        let root = staging.join("proxy");
-        make_directory(&root)?;
-        let mut collect = shell(PROXY_SCRIPT);
-        collect.env("ROOT", self.root).env("OUT", &root);
-        step("collect what kube-proxy runs", &mut collect).await?;
-        let program = root.join("usr/local/bin/kube-proxy");
-        std::fs::copy(self.kubernetes.join("kube-proxy"), &program).context("copy kube-proxy")?;
-        let tar = staging.join("proxy-layer.tar");
-        archive(&root, &tar).await?;
-        let layer = std::fs::read(&tar).with_context(|| format!("read {}", text(&tar)))?;
-        std::fs::remove_dir_all(&root).with_context(|| format!("remove {}", text(&root)))?;
-        std::fs::remove_file(&tar).with_context(|| format!("remove {}", text(&tar)))?;
-        let file = staging.join("kube-proxy.tar");
-        let config = json!({"Env": [spec::PATH]});
-        write_layout(
-            &file,
-            &layer,
-            &[(format!("registry.k8s.io/kube-proxy:{VERSION}"), config)],
-        )?;
-        Ok(file)
-    }
-}
-
-/// What kubeadm of this version asks for, whatever etcd is in it.
-const ETCD_IMAGE: &str = "3.7.0-0";
-
-fn test_images() -> Vec<(String, Value)> {
-    let program = |path: &str| json!({"Env": [spec::PATH], "Entrypoint": [path]});
-    vec![
-        // The name that kind's configuration of containerd has.
-        ("registry.k8s.io/pause:3.10".to_owned(), program("/pause")),
-        (BUSYBOX.to_owned(), json!({"Env": [spec::PATH], "Cmd": ["sh"]})),
-        (WEB.to_owned(), program("/usr/sbin/nginx")),
-    ]
-}
-
-/// An image's layer with one program and an empty directory for what it writes.
-fn one_program(program: &Path, path: &str) -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
-    directory(&mut archive, "tmp", 0o1777, 0)?;
-    let bytes = std::fs::read(program).with_context(|| format!("read {}", text(program)))?;
-    add(&mut archive, path, 0o755, &bytes)?;
-    archive.into_inner().context("write a layer")
 }
 
 /// What kind's Dockerfile makes of `ctr oci spec`: a hook that gives pods a machine's name of their own, no limits.
@@ -375,7 +250,7 @@ impl NodeImage {
 }
 
 /// The directory as a tar file: under another name until it is whole.
-async fn archive(root: &Path, file: &Path) -> Result<()> {
+pub async fn archive(root: &Path, file: &Path) -> Result<()> {
     let staging = file.with_extension("part");
     let mut tar = Command::new("tar");
     tar.args(["--create", "--numeric-owner", "--xattrs", "--file"])
@@ -445,18 +320,7 @@ fn remove_others(keep: &Path) -> Result<()> {
     Ok(())
 }
 
-async fn wait_for(socket: &Path) -> Result<()> {
-    let begun = Instant::now();
-    while tokio::net::UnixStream::connect(socket).await.is_err() {
-        if begun.elapsed() > Duration::from_secs(60) {
-            bail!("nobody listens on {} after a minute", text(socket));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
-}
-
-fn shell(script: &str) -> Command {
+pub fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script]);
     command

@@ -24,11 +24,12 @@ struct Host {
     packages: PathBuf,
     iptables: PathBuf,
     kind: PathBuf,
+    helm: PathBuf,
     kubernetes: PathBuf,
     image: node_image::NodeImage,
 }
 
-pub async fn run(tools: &Tools, filter: &[String]) -> Result<Tally> {
+pub async fn run(tools: &Tools, filter: &[String], rounds: Option<u32>) -> Result<Tally> {
     make_directory(&home())?;
     // dockerd's data are for one at a time.
     let _lock = lock::exclusive(&home().join("lock")).await?;
@@ -54,16 +55,19 @@ pub async fn run(tools: &Tools, filter: &[String]) -> Result<Tally> {
         busybox: tools.busybox.clone(),
         runc: tools.runc.clone(),
         kind: host.kind,
+        helm: host.helm,
         kubernetes: host.kubernetes,
         shim: tools
             .shim
             .join("containerd-shim-nucleus-v2")
             .canonicalize()
             .context("find the shim")?,
+        installer: tools.installer.clone(),
         image: host.image,
         cgroup: name.clone(),
         network: network(),
         filter: filter.to_vec(),
+        rounds,
         tally: tally.clone(),
         directory: directory.clone(),
     };
@@ -108,12 +112,13 @@ async fn prepare(tools: &Tools) -> Result<Host> {
     let plugins = Plugins::fetch().await?;
     let packages = packages::unpacked(&PACKAGES).await?;
     let kubernetes = go_tools::KUBERNETES.build().await?;
-    let kind = go_tools::KIND.build().await?;
+    let (kind, helm) = tokio::try_join!(go_tools::KIND.build(), go_tools::HELM.build())?;
     let image = node_image::prepare(tools, &kubernetes).await?;
     Ok(Host {
         packages,
         iptables: plugins.iptables,
         kind,
+        helm,
         kubernetes,
         image,
     })

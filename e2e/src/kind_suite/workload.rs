@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{Cluster, eventually};
 use super::engine::run;
-use super::node_image::BUSYBOX;
+use super::store::BUSYBOX;
 
 /// How long anything may take that is waited for: pods start within seconds, but the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(120);

@@ -2,7 +2,7 @@
 //! runc. Each container has what an ordinary pod has: containerd's seccomp profile, its capabilities, a memory limit, cgroups to
 //! read, and a root file system that it may write to.
 
-mod image;
+pub mod image;
 mod languages;
 mod production;
 mod servers;

@@ -1,8 +1,13 @@
 //! What is tried on clusters, by the cluster that it needs.
 
+mod admission;
+mod chart;
+mod database;
 mod default_runtime;
+mod lifecycle;
 mod pods;
-mod runtime;
+pub mod runtime;
+mod serving;
 mod workloads;
 
 use std::pin::Pin;
@@ -13,6 +18,7 @@ use kube::api::{Api, PostParams};
 use serde_json::Value;
 
 use super::cluster::Cluster;
+use super::release;
 use super::workload::Space;
 use crate::prepare::root;
 
@@ -43,11 +49,14 @@ pub enum Kind {
     Preinstalled,
     /// The same with nucleus as containerd's default: the control plane runs on it.
     Default,
+    /// `kind-config/bare.yaml`: three plain nodes, on which the chart installs.
+    Bare,
 }
 
 impl Kind {
     /// All of them, with their files.
-    pub const ALL: [(Self, &'static str); 2] = [
+    pub const ALL: [(Self, &'static str); 3] = [
+        (Self::Bare, "bare.yaml"),
         (Self::Preinstalled, "preinstalled.yaml"),
         (Self::Default, "preinstalled.yaml"),
     ];
@@ -56,6 +65,7 @@ impl Kind {
         match self {
             Self::Preinstalled => "the cluster with the shim in its node",
             Self::Default => "the cluster whose default runtime is nucleus",
+            Self::Bare => "the cluster on which the chart installs",
         }
     }
 
@@ -64,6 +74,7 @@ impl Kind {
         match self {
             // The hook of kind's base specification is not in the file, because handlers of users do not have it.
             Self::Preinstalled => super::cluster::push(&mut config["containerdConfigPatches"], HOOK.into()),
+            Self::Bare => {}
             Self::Default => {
                 config["name"] = "nucleus-default".into();
                 for patch in [HOOK, DEFAULT] {
@@ -74,8 +85,12 @@ impl Kind {
     }
 
     /// What is done once the cluster is up.
-    pub async fn prepare(self, cluster: &Cluster<'_>) -> Result<()> {
+    pub async fn prepare(self, cluster: &mut Cluster<'_>) -> Result<()> {
         match self {
+            Self::Bare => {
+                cluster.before = release::look(cluster).await?;
+                release::install(cluster).await
+            }
             Self::Preinstalled | Self::Default => {
                 let text = std::fs::read_to_string(root().join("kind-config/runtimeclass.yaml"))
                     .context("read kind-config/runtimeclass.yaml")?;
@@ -102,7 +117,17 @@ version = 2
 
 /// Everything there is.
 pub fn all() -> impl Iterator<Item = Behaviour> {
-    let all = [pods::all(), workloads::all(), runtime::all(), default_runtime::all()];
+    let all = [
+        serving::all(),
+        chart::all(),
+        admission::all(),
+        lifecycle::all(),
+        workloads::all(),
+        database::all(),
+        pods::all(),
+        runtime::all(),
+        default_runtime::all(),
+    ];
     all.into_iter().flatten()
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::super::cluster::eventually;
 use super::super::engine::run;
 use super::super::manifests::web;
+use super::super::store::{BUSYBOX, HOSTILE};
 use super::super::workload::{LIMIT, Space, ending, is_ready, restarts};
 use super::{Behaviour, common, ours};
 
@@ -64,6 +65,9 @@ pub fn all() -> Vec<Behaviour> {
         }),
         common("pods", "resize in place changes the limits of what runs", |space| {
             Box::pin(resize(space))
+        }),
+        common("pods", "an image's labels change nothing of its pod", |space| {
+            Box::pin(labels(space))
         }),
         common("pods", "port forward reaches a pod", |space| {
             Box::pin(port_forward(space))
@@ -295,7 +299,7 @@ async fn sidecar(space: &Space<'_>) -> Result<()> {
 }
 
 async fn shared(space: &Space<'_>) -> Result<()> {
-    let other = json!({"name": "other", "image": super::super::node_image::BUSYBOX, "imagePullPolicy": "Never",
+    let other = json!({"name": "other", "image": BUSYBOX, "imagePullPolicy": "Never",
         "command": ["sleep", "1234"]});
     let more = json!({"shareProcessNamespace": true, "beside": [other]});
     space.pod("shared", "exec sleep 1000", more).await?;
@@ -312,7 +316,7 @@ async fn ephemeral(space: &Space<'_>) -> Result<()> {
     space.pod("plain", "exec sleep 1000", json!({})).await?;
     space.until_ready("plain").await?;
     let container = json!({
-        "name": "visitor", "image": super::super::node_image::BUSYBOX, "imagePullPolicy": "Never",
+        "name": "visitor", "image": BUSYBOX, "imagePullPolicy": "Never",
         "targetContainerName": "main", "command": ["sh", "-c", "ps -o args; exec sleep 1000"],
     });
     let patch = json!({"spec": {"ephemeralContainers": [container]}});
@@ -398,6 +402,22 @@ async fn resize(space: &Space<'_>) -> Result<()> {
     .await?;
     let pod = pods.get("grows").await.context("look at the pod")?;
     ensure!(restarts(&pod) == 0, "it was restarted");
+    Ok(())
+}
+
+async fn labels(space: &Space<'_>) -> Result<()> {
+    let what = "cat /proc/self/status | grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)'; hostname; exec sleep 1000";
+    for (name, image) in [("plain", BUSYBOX), ("hostile", HOSTILE)] {
+        let more = json!({"hostname": "same", "main": {"image": image}});
+        space.pod(name, what, more).await?;
+    }
+    let mut said = Vec::new();
+    for name in ["plain", "hostile"] {
+        let pod = space.until_ready(name).await?;
+        ensure!(restarts(&pod) == 0, "{name} was restarted");
+        said.push(space.log(name).await?);
+    }
+    ensure!(said[0] == said[1], "one is {}, the other {}", said[0], said[1]);
     Ok(())
 }
 

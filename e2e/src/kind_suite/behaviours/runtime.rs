@@ -65,7 +65,7 @@ async fn features(space: &Space<'_>) -> Result<()> {
 }
 
 /// The host's number of the first process of a pod's container, and what containerd runs it with.
-async fn process(space: &Space<'_>, pod: &Pod) -> Result<(String, String)> {
+pub async fn process(space: &Space<'_>, pod: &Pod) -> Result<(String, String)> {
     let statuses = pod
         .status
         .as_ref()
@@ -86,7 +86,7 @@ async fn process(space: &Space<'_>, pod: &Pod) -> Result<(String, String)> {
 }
 
 /// The shim of a process of a node, and the program that it is.
-async fn shim_of(space: &Space<'_>, node: &str, pid: &str) -> Result<(String, String)> {
+pub async fn shim_of(space: &Space<'_>, node: &str, pid: &str) -> Result<(String, String)> {
     let script = format!(
         "parent=$(sed 's/.*) . //' /proc/{pid}/stat | cut -d' ' -f1); echo $parent; tr '\\0' ' ' </proc/$parent/cmdline"
     );

@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Service;
+use kube::api::ListParams;
 use serde_json::json;
 
 use super::super::cluster::eventually;
@@ -13,6 +14,10 @@ use super::{Behaviour, common};
 
 pub fn all() -> Vec<Behaviour> {
     vec![
+        // The first one: it waits for the next minute to begin.
+        common("workloads", "a CronJob runs when its time comes", |space| {
+            Box::pin(cron(space))
+        }),
         common(
             "workloads",
             "a Job completes, and one that fails is tried again",
@@ -25,6 +30,22 @@ pub fn all() -> Vec<Behaviour> {
             Box::pin(stateful(space))
         }),
     ]
+}
+
+async fn cron(space: &Space<'_>) -> Result<()> {
+    let pod = space.spec("echo the time has come", json!({"restartPolicy": "Never"}));
+    let job = json!({"spec": {"template": {"spec": pod}}});
+    space
+        .create::<CronJob>(json!({"metadata": {"name": "cron"}, "spec": {"schedule": "* * * * *", "jobTemplate": job}}))
+        .await?;
+    eventually("a Job of the CronJob to succeed", LIMIT * 2, async || {
+        let jobs = space.api::<Job>().list(&ListParams::default()).await?.items;
+        let succeeded = jobs
+            .iter()
+            .any(|job| job.status.as_ref().and_then(|status| status.succeeded) == Some(1));
+        Ok(succeeded.then_some(()))
+    })
+    .await
 }
 
 async fn jobs(space: &Space<'_>) -> Result<()> {
