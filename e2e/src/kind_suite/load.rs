@@ -15,12 +15,12 @@ const NAME: &str = "web";
 /// It ends by itself, should nobody end it.
 const SCRIPT: &str = "\
 served=0; failed=0; end=$(($(date +%s) + 600))
-until wget -q -T 10 -O /dev/null http://$ADDRESS/; do sleep 0.2; done
+until wget -q -O /dev/null http://$ADDRESS/; do usleep 200000; done
 echo begun
 while [ ! -e /tmp/stop ] && [ $(date +%s) -lt $end ]; do
-    if wget -q -T 20 -O /dev/null http://$ADDRESS/; then served=$((served + 1))
+    if wget -q -O /dev/null http://$ADDRESS/; then served=$((served + 1))
     else failed=$((failed + 1)); echo request $((served + failed)) failed >&2; fi
-    sleep 0.02
+    usleep 20000
 done
 echo $served served, $failed failed
 ";

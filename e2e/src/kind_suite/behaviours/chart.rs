@@ -76,7 +76,8 @@ async fn labelled(space: &Space<'_>) -> Result<()> {
         found.sort();
         ensure!(found == ["nucleus", "nucleus-production"], "{name} has {found:?}");
         let all = node.status.as_ref().and_then(|status| status.runtime_handlers.as_ref());
-        for handler in all.into_iter().flatten() {
+        let ours = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with("nucleus"));
+        for handler in all.into_iter().flatten().filter(|handler| ours(&handler.name)) {
             let features = handler.features.clone().unwrap_or_default();
             ensure!(
                 features.recursive_read_only_mounts == Some(true) && features.user_namespaces == Some(true),
