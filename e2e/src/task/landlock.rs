@@ -162,10 +162,10 @@ pub fn register(t: &mut Registry) {
         same!(made().sh(script).output().await?.stdout, expected);
         let container = made().waiting().start().await?;
         same!(container.sh(script).await?.stdout, expected, "an exec");
-        let terminal = container.exec(&["sh", "-c", "tty; stty -a > /dev/null && echo sized; echo x > /dev/tty"]);
+        let terminal = container.exec(&["sh", "-c", "tty; stty -echo && echo sized; echo x > /dev/tty"]);
         let output = terminal.terminal().output().await?;
         same!(output.stdout.replace('\r', ""), "/dev/pts/0\nsized\nx\n");
-        let terminal = made().sh("stty -a > /dev/null && echo sized > /dev/tty").terminal().output().await?;
+        let terminal = made().sh("stty -echo && echo sized > /dev/tty").terminal().output().await?;
         same!(terminal.stdout.replace('\r', ""), "sized\n");
         Ok(())
     })
