@@ -45,11 +45,14 @@ struct Explained {
     containers: Vec<Container>,
 }
 
+/// Lines about one container.
+type Enforced = Vec<(&'static str, String)>;
+
 #[derive(Debug)]
 struct Container {
     name: String,
     /// What is enforced, and the hardened spec; or why it would be refused.
-    outcome: Result<(Vec<(&'static str, String)>, Option<Value>), String>,
+    outcome: Result<(Enforced, Option<Value>), String>,
     /// What a manifest does not say.
     unknown: Vec<String>,
 }
