@@ -74,7 +74,7 @@ pub const BEHAVIOURS: [Behaviour; 24] = [
         differs: "runc before 1.2 cannot map the ids of volumes", since_2: "1.6 does not know user namespaces",
         gvisor: "not claimed: containerd refuses it"),
     behaviour!("a pod's containers share its memory and its names", sandboxes::shared,
-        gvisor: "a pod in a sentry has the namespaces of the sentry: that they are shared is shown by the suite gvisor"),
+        gvisor: "a sentry's /proc has no namespaces that could be compared"),
     behaviour!("a pod has its own name servers and hosts", sandboxes::names),
     behaviour!("who is left behind in a pod that shares its processes is reaped", sandboxes::reaped,
         gvisor: "a pod in a sentry is told by CRI's annotations, not by paths of the host"),
@@ -92,7 +92,7 @@ pub const BEHAVIOURS: [Behaviour; 24] = [
         differs: "what this distribution's runc can do is another thing", since_2: "1.6 does not ask",
         gvisor: "that nothing is claimed is shown by the suite gvisor"),
     behaviour!("a pod whose first process was killed is not ready, and can be removed", sandboxes::first_process_killed,
-        gvisor: "the first process is the sentry: the suite gvisor kills it"),
+        gvisor: "its first process is the sentry: the suite gvisor kills such, in churn/"),
     behaviour!("pods live on while containerd starts again", containerd_restart),
     behaviour!(
         "a pod whose shim was killed is not ready, and can be removed",
