@@ -86,22 +86,17 @@ mod tests {
         );
         give_files(&mut spec, &pod());
         let mounts = spec.mounts().clone().unwrap();
+        let text = |path: &Path| path.display().to_string();
         let told: Vec<_> = mounts
             .iter()
-            .map(|mount| (mount.destination().to_str().unwrap(), mount.source().as_ref().unwrap()))
+            .map(|mount| (text(mount.destination()), text(mount.source().as_ref().unwrap())))
             .collect();
         let expected = [
             ("/etc/hosts", "/kubelet/hosts"),
             ("/etc/hostname", "/bundle/hostname"),
             ("/etc/resolv.conf", "/bundle/resolv.conf"),
         ];
-        assert_eq!(
-            told,
-            expected
-                .iter()
-                .map(|(destination, source)| (*destination, &PathBuf::from(source)))
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(told, expected.map(|(at, of)| (at.to_owned(), of.to_owned())));
         assert!(mounts[2].options().as_ref().unwrap().contains(&"ro".to_owned()));
     }
 
