@@ -215,7 +215,7 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
     let with_gvisor = args.wants(gvisor::NAME) && choice.runtimes.contains(&Runtime::Nucleus);
     build_ahead(&[
         (with_cri || with_kind, &go_tools::CRI),
-        (with_chart, &go_tools::HELM),
+        (with_chart || with_kind, &go_tools::HELM),
         (with_gvisor, &go_tools::GVISOR),
         (with_kind, &go_tools::KUBERNETES),
         (with_kind, &go_tools::ETCD),

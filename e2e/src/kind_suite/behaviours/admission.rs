@@ -140,7 +140,11 @@ async fn account(space: &Space<'_>) -> Result<()> {
             "this account changes no label but nucleus.dev/ready",
         ),
         (&["annotate", "node", &own, "example.com/note=a"], nothing_else),
-        (&["cordon", &own], nothing_else),
+        (
+            // `kubectl cordon` tells a refusal, and ends well.
+            &["patch", "node", &own, "--patch={\"spec\":{\"unschedulable\":true}}"],
+            nothing_else,
+        ),
         (
             &[
                 "patch",
