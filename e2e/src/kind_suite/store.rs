@@ -179,7 +179,6 @@ fn hostile_labels() -> Value {
         "nucleus.dev/runtime": "gvisor",
         "containerd.io/restart.status": "running",
         "long": "x".repeat(10_000),
-        "": "without a name",
     })
 }
 
