@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use containerd_client::tonic::Code;
 
-use crate::container::Container;
+use crate::container::{Builder, Container};
 use crate::context::Ctx;
 use crate::expect::refused;
 use crate::harness::Registry;
@@ -82,6 +82,28 @@ pub fn register(t: &mut Registry) {
                     1
                 );
             }
+            Ok(())
+        },
+    );
+    t.add(
+        "a pod of a native handler may ask for a sentry, and none of gVisor's handler for the host's kernel",
+        async |c| {
+            let asks = |builder: Builder<'_>, runtime: &'static str| {
+                builder.spec(move |spec| spec["annotations"]["nucleus.dev/runtime"] = runtime.into())
+            };
+            let native = || handler("runtime = \"native\"\n");
+            let plain = sandbox(c).options(native()).start().await?;
+            let log = plain.sh("dmesg").await?;
+            ensure!(!log.stdout.contains("gVisor"), "{log:?}");
+            let pod = asks(sandbox(c).options(native()), "gvisor").start().await?;
+            let one = asks(member(c, &pod.id).options(native()), "gvisor").start().await?;
+            for container in [&pod, &one] {
+                let log = container.sh("dmesg").await?;
+                ensure!(log.ok()?.contains("gVisor"), "{log:?}");
+            }
+            refused(asks(sandbox(c), "native").create().await)?
+                .with_code(Code::InvalidArgument)?
+                .saying("\"gvisor\" is demanded by the node's configuration")?;
             Ok(())
         },
     );

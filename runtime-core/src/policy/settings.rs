@@ -149,8 +149,9 @@ settings! {
     "mode" mode: Mode, Mode::Agent, Mode::Production, true;
 
     /// What runs the containers: `native`, the kernel's own means, or `gvisor`, through `runsc`. A pod chooses by its
-    /// RuntimeClass.
-    "runtime" runtime: Runtime, Runtime::Native, Runtime::Native, false;
+    /// RuntimeClass. One of a native handler may ask for `gvisor` too: what the handler claims to kubelet and the class's
+    /// overhead are the native runtime's then, and what a sentry cannot have is refused.
+    "runtime" runtime: Runtime, Runtime::Native, Runtime::Native, true;
 
     /// Where `runsc` may be; the first that exists is taken. Every directory of the path and the file itself have to be root's,
     /// writable by root alone, and no symbolic link.

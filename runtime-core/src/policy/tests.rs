@@ -129,7 +129,7 @@ fn an_annotation_that_is_unknown_malformed_or_not_for_pods_is_refused() {
         "annotations: no_new_privs is true or false, not \"yes\""
     );
     assert!(
-        with(&silent, &[("nucleus.dev/runtime", "native")])
+        with(&silent, &[("nucleus.dev/gvisor.path", "/usr/bin/runsc")])
             .unwrap_err()
             .contains("only the node's")
     );

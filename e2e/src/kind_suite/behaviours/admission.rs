@@ -51,8 +51,8 @@ async fn annotations(space: &Space<'_>) -> Result<()> {
         ),
         (
             ours,
-            ("nucleus.dev/runtime", "gvisor"),
-            "cannot be set by a pod: choose a RuntimeClass",
+            ("nucleus.dev/runtime", "/bin/sh"),
+            "nucleus.dev/runtime is neither native nor gvisor",
         ),
     ] {
         match space.create::<Pod>(pod("wrong", class, annotation)).await {
