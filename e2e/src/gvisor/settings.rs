@@ -37,6 +37,11 @@ fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// With the pod's own choice.
+fn asks<'a>(builder: Builder<'a>, runtime: &'static str) -> Builder<'a> {
+    builder.spec(move |spec| spec["annotations"]["nucleus.dev/runtime"] = runtime.into())
+}
+
 const WRITE: &str = "echo kept > /written; rm /etc/group; ls -a /; cat /written";
 
 pub fn register(t: &mut Registry) {
@@ -88,9 +93,6 @@ pub fn register(t: &mut Registry) {
     t.add(
         "a pod of a native handler may ask for a sentry, and none of gVisor's handler for the host's kernel",
         async |c| {
-            let asks = |builder: Builder<'_>, runtime: &'static str| {
-                builder.spec(move |spec| spec["annotations"]["nucleus.dev/runtime"] = runtime.into())
-            };
             let native = || handler("runtime = \"native\"\n");
             let plain = sandbox(c).options(native()).start().await?;
             let log = plain.sh("dmesg").await?;

@@ -16,6 +16,7 @@ use super::engine::Engine;
 use super::workload::Space;
 use super::{NAME, Setting, measure, outside, wanted, write};
 use crate::harness::Tally;
+use crate::second_try;
 
 /// What the suite's process in its own namespaces is given.
 #[derive(Args)]
@@ -65,6 +66,9 @@ async fn on_all(engine: &Engine, setting: &Setting) -> Result<Tally> {
         if !chosen.is_empty() {
             tally.add(on_cluster(engine, setting, kind, file, &chosen).await?);
         }
+    }
+    if let Some(names) = second_try::summary() {
+        println!("{names}");
     }
     Ok(tally)
 }
@@ -120,10 +124,14 @@ async fn on_cluster(
 
 async fn one(cluster: &Cluster<'_>, behaviour: &Behaviour, class: Option<&str>) -> Tally {
     let begun = Instant::now();
-    let outcome = tokio::time::timeout(PATIENCE, tried(cluster, behaviour, class)).await;
-    let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("not done after {} s", PATIENCE.as_secs())));
     let title = behaviour.title();
     let runtime = class.unwrap_or("runc");
+    let mut outcome = in_time(cluster, behaviour, class).await;
+    if let Err(error) = &outcome
+        && second_try::grant(&format!("{NAME}/{title} ({runtime})"), &format!("      {error:#}"))
+    {
+        outcome = in_time(cluster, behaviour, class).await;
+    }
     let seconds = begun.elapsed().as_secs_f64();
     let mut tally = Tally::default();
     match outcome {
@@ -137,6 +145,11 @@ async fn one(cluster: &Cluster<'_>, behaviour: &Behaviour, class: Option<&str>) 
         }
     }
     tally
+}
+
+async fn in_time(cluster: &Cluster<'_>, behaviour: &Behaviour, class: Option<&str>) -> Result<()> {
+    let outcome = tokio::time::timeout(PATIENCE, tried(cluster, behaviour, class)).await;
+    outcome.unwrap_or_else(|_| Err(anyhow!("not done after {} s", PATIENCE.as_secs())))
 }
 
 /// Everything of a behaviour is in a namespace, which is removed after it, with all that is in it.

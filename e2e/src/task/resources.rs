@@ -488,7 +488,7 @@ mod tests {
         let disk = Disk {
             major: 8,
             minor: 0,
-            has_bfq: false,
+            has_bfq: true,
         };
         let mut tried: Vec<String> = ELSEWHERE.map(str::to_owned).to_vec();
         for field in fields(&disk) {
