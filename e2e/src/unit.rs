@@ -143,6 +143,12 @@ pub fn counted(ran: &Ran) -> Tally {
     counted
 }
 
+/// The tests that it was told to leave out.
+pub fn left_out(ran: &Ran) -> usize {
+    let results = ran.text.lines().filter(|line| line.starts_with("test result:"));
+    results.map(|line| number_before(line, " filtered out")).sum()
+}
+
 /// How a command of cargo's ended.
 pub struct Ran {
     pub ok: bool,
