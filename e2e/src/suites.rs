@@ -54,6 +54,9 @@ pub struct TestArgs {
     /// How many tests run at the same time
     #[arg(long, default_value_t = 3)]
     jobs: usize,
+    /// Nodes of the suite kind from kind's official image, of this machine's docker or an archive of `docker save`
+    #[arg(long, value_name = "IMAGE")]
+    node_image: Option<String>,
     #[command(flatten)]
     prepare: prepare::PrepareArgs,
 }
@@ -257,7 +260,10 @@ pub async fn test(args: TestArgs) -> Result<ExitCode> {
             results.push((node_suite::NAME, tally));
         }
         if with_kind {
-            results.push((kind_suite::NAME, kind_suite::run(&tools, &args.filter).await?));
+            results.push((
+                kind_suite::NAME,
+                kind_suite::run(&tools, &args.filter, args.node_image.as_deref()).await?,
+            ));
         }
     }
     let mut total = Tally::default();

@@ -82,11 +82,35 @@ impl<'a> Cluster<'a> {
                 return Err(error);
             }
         };
-        let network = cluster.give_network().await;
-        if network.is_err() {
+        let given = cluster.give_images().await;
+        let given = match given {
+            Ok(()) => cluster.give_network().await,
+            Err(error) => Err(error),
+        };
+        if given.is_err() {
             logs(engine, setting, &cluster.name).await;
         }
-        network.map(|()| cluster)
+        given.map(|()| cluster)
+    }
+
+    /// The tests' images into each node, where they are not in the node's image.
+    async fn give_images(&self) -> Result<()> {
+        for node in self.nodes() {
+            for file in &self.setting.image.missing {
+                let archive = std::fs::File::open(file).with_context(|| format!("open {}", text(file)))?;
+                let mut import = self.engine.command("docker");
+                import.args(["exec", "-i", &node, "ctr", "--namespace", "k8s.io"]);
+                import
+                    .args(["images", "import", "--local", "--no-unpack", "-"])
+                    .stdin(archive);
+                let imported = import.output().await.context("run docker exec")?;
+                if !imported.status.success() {
+                    let said = String::from_utf8_lossy(&imported.stderr);
+                    bail!("import {} on {node}: {}", text(file), said.trim());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Removes it; with its nodes' logs kept, if something failed.

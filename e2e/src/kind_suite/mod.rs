@@ -78,13 +78,14 @@ fn wanted(title: &str, filter: &[String]) -> bool {
 }
 
 /// Runs the suite; counts it as skipped, with the reason, where a cluster cannot be had.
-pub async fn run(tools: &Tools, filter: &[String]) -> Result<Tally> {
-    outside::run(tools, filter, None).await
+/// `node_image` is kind's official image, or one like it, for the nodes; without one it is made here.
+pub async fn run(tools: &Tools, filter: &[String], node_image: Option<&str>) -> Result<Tally> {
+    outside::run(tools, filter, node_image, None).await
 }
 
 /// Measures exec and probes in a cluster, and prints the figures.
 pub async fn bench(tools: &Tools, rounds: u32) -> Result<()> {
-    let tally = outside::run(tools, &[], Some(rounds)).await?;
+    let tally = outside::run(tools, &[], None, Some(rounds)).await?;
     ensure!(tally.failed == 0 && tally.skipped == 0, "nothing was measured");
     Ok(())
 }

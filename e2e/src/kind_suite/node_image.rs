@@ -58,11 +58,21 @@ metadata:
 provisioner: kubernetes.io/no-provisioner
 ";
 
-/// Two layers on disk and what the image is called.
+/// What the image is called, and where it comes from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeImage {
     pub name: String,
-    layers: Vec<Layer>,
+    source: Source,
+    /// Archives of the tests' images, where its store does not have them.
+    pub missing: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Source {
+    /// Two layers, made here.
+    Layers(Vec<Layer>),
+    /// What `docker save` writes.
+    Archive(PathBuf),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,8 +81,8 @@ struct Layer {
     digest: String,
 }
 
-/// Builds what is not there yet.
-pub async fn prepare(tools: &Tools, kubernetes: &Path) -> Result<NodeImage> {
+/// Builds what is not there yet; with `given`, kind's official image or one like it is taken for the nodes.
+pub async fn prepare(tools: &Tools, kubernetes: &Path, given: Option<&str>) -> Result<NodeImage> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
             "the node image is tried on x86_64 alone: this host is {}",
@@ -84,15 +94,17 @@ pub async fn prepare(tools: &Tools, kubernetes: &Path) -> Result<NodeImage> {
         tokio::try_join!(go_tools::ETCD.build(), go_tools::CRI.build(), cri::busybox::busybox())?;
     let base = base().await?;
     software::image::prepare().await?;
-    let software = software::image::root();
     let parts = Parts {
-        kubernetes,
-        etcd: &etcd,
-        cri_tools: &cri_tools,
-        busybox: &busybox,
-        root: &base.with_file_name("root"),
-        software: &software,
+        kubernetes: kubernetes.to_owned(),
+        etcd,
+        cri_tools,
+        busybox,
+        root: base.with_file_name("root"),
+        software: software::image::root(),
     };
+    if let Some(given) = given {
+        return parts.beside(tools, given).await;
+    }
     let key = parts.key(tools, &base)?;
     let directory = home().join(format!("node-{key}"));
     if !directory.exists() {
@@ -103,7 +115,8 @@ pub async fn prepare(tools: &Tools, kubernetes: &Path) -> Result<NodeImage> {
     }
     Ok(NodeImage {
         name: format!("nucleus.test/node:{key}"),
-        layers: vec![layer(&base)?, layer(&directory.join("kubernetes.tar"))?],
+        source: Source::Layers(vec![layer(&base)?, layer(&directory.join("kubernetes.tar"))?]),
+        missing: Vec::new(),
     })
 }
 
@@ -128,17 +141,42 @@ async fn base() -> Result<PathBuf> {
 }
 
 /// What the second layer is made of.
-pub struct Parts<'a> {
-    pub kubernetes: &'a Path,
-    pub etcd: &'a Path,
-    cri_tools: &'a Path,
-    pub busybox: &'a Path,
+pub struct Parts {
+    pub kubernetes: PathBuf,
+    pub etcd: PathBuf,
+    cri_tools: PathBuf,
+    pub busybox: PathBuf,
     /// The node's Debian, and one with servers.
-    pub root: &'a Path,
-    pub software: &'a Path,
+    pub root: PathBuf,
+    pub software: PathBuf,
 }
 
-impl Parts<'_> {
+impl Parts {
+    /// An image that somebody else made, of this machine's docker or an archive of its; the tests' own images beside it.
+    async fn beside(&self, tools: &Tools, given: &str) -> Result<NodeImage> {
+        let directory = home().join("given");
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).with_context(|| format!("remove {}", text(&directory)))?;
+        }
+        make_directory(&directory)?;
+        let archive = if Path::new(given).is_file() {
+            PathBuf::from(given)
+        } else {
+            let file = directory.join("node");
+            let mut pull = Command::new("docker");
+            step(&format!("pull {given}"), pull.args(["pull", "--quiet", given])).await?;
+            let mut save = Command::new("docker");
+            save.arg("save").arg("--output").arg(&file).arg(given);
+            step(&format!("save {given}"), &mut save).await?;
+            file
+        };
+        Ok(NodeImage {
+            name: name_of(&archive)?,
+            source: Source::Archive(archive),
+            missing: self.of_tests(tools, &directory).await?,
+        })
+    }
+
     /// The directories' names carry the hashes of what is in them; the probe is in the images.
     fn key(&self, tools: &Tools, base: &Path) -> Result<String> {
         let probe = std::fs::read(&tools.probe).with_context(|| format!("read {}", text(&tools.probe)))?;
@@ -150,9 +188,9 @@ impl Parts<'_> {
             probe,
         ];
         for directory in [
-            self.kubernetes,
-            self.etcd,
-            self.cri_tools,
+            &self.kubernetes,
+            &self.etcd,
+            &self.cri_tools,
             &tools.containerd_2,
             base.parent().unwrap_or(base),
             self.software.parent().unwrap_or(base),
@@ -166,9 +204,9 @@ impl Parts<'_> {
     async fn build(&self, tools: &Tools, staging: &Path) -> Result<()> {
         let root = staging.join("root");
         let copies = [
-            (self.kubernetes, "kubelet", "usr/bin/kubelet"),
-            (self.kubernetes, "kubeadm", "usr/bin/kubeadm"),
-            (self.kubernetes, "kubectl", "usr/bin/kubectl"),
+            (&self.kubernetes, "kubelet", "usr/bin/kubelet"),
+            (&self.kubernetes, "kubeadm", "usr/bin/kubeadm"),
+            (&self.kubernetes, "kubectl", "usr/bin/kubectl"),
             (&tools.containerd_2, "containerd", "usr/local/bin/containerd"),
             (&tools.containerd_2, "ctr", "usr/local/bin/ctr"),
             (
@@ -177,7 +215,7 @@ impl Parts<'_> {
                 "usr/local/bin/containerd-shim-runc-v2",
             ),
             (&tools.runc, "runc", "usr/local/sbin/runc"),
-            (self.cri_tools, "crictl", "usr/local/bin/crictl"),
+            (&self.cri_tools, "crictl", "usr/local/bin/crictl"),
         ];
         for (from, program, to) in copies {
             let (from, to) = (from.join(program), root.join(to));
@@ -215,8 +253,17 @@ async fn base_spec(tools: &Tools) -> Result<String> {
 
 impl NodeImage {
     /// Writes the image as `docker load` takes it.
-    pub fn write(&self, output: impl std::io::Write) -> Result<()> {
-        let digests: Vec<&str> = self.layers.iter().map(|layer| layer.digest.as_str()).collect();
+    pub fn write(&self, mut output: impl std::io::Write) -> Result<()> {
+        let layers = match &self.source {
+            Source::Layers(layers) => layers,
+            Source::Archive(file) => {
+                let mut input = std::fs::File::open(file).with_context(|| format!("open {}", text(file)))?;
+                return std::io::copy(&mut input, &mut output)
+                    .context("send the image")
+                    .map(drop);
+            }
+        };
+        let digests: Vec<&str> = layers.iter().map(|layer| layer.digest.as_str()).collect();
         let config = json!({
             "architecture": architecture(),
             "os": "linux",
@@ -236,7 +283,7 @@ impl NodeImage {
         let mut archive = tar::Builder::new(output);
         add(&mut archive, "config.json", 0o644, config.to_string().as_bytes())?;
         add(&mut archive, "manifest.json", 0o644, manifest.to_string().as_bytes())?;
-        for (number, layer) in self.layers.iter().enumerate() {
+        for (number, layer) in layers.iter().enumerate() {
             archive
                 .append_path_with_name(&layer.file, format!("layer{number}.tar"))
                 .with_context(|| format!("send {}", text(&layer.file)))?;
@@ -247,6 +294,23 @@ impl NodeImage {
             .flush()
             .context("send the image")
     }
+}
+
+/// The first name of the image in an archive of `docker save`.
+fn name_of(file: &Path) -> Result<String> {
+    let archive = std::fs::File::open(file).with_context(|| format!("open {}", text(file)))?;
+    let mut archive = tar::Archive::new(archive);
+    for entry in archive.entries().with_context(|| format!("read {}", text(file)))? {
+        let entry = entry.with_context(|| format!("read {}", text(file)))?;
+        if entry.path().is_ok_and(|path| path.as_os_str() == "manifest.json") {
+            let manifest: Value = serde_json::from_reader(entry).context("read manifest.json")?;
+            let name = manifest[0]["RepoTags"][0].as_str();
+            return Ok(name
+                .with_context(|| format!("the image in {} has no name", text(file)))?
+                .to_owned());
+        }
+    }
+    bail!("{} is no archive of docker save: it has no manifest.json", text(file))
 }
 
 /// The directory as a tar file: under another name until it is whole.

@@ -29,11 +29,11 @@ struct Host {
     image: node_image::NodeImage,
 }
 
-pub async fn run(tools: &Tools, filter: &[String], rounds: Option<u32>) -> Result<Tally> {
+pub async fn run(tools: &Tools, filter: &[String], node_image: Option<&str>, rounds: Option<u32>) -> Result<Tally> {
     make_directory(&home())?;
     // dockerd's data are for one at a time.
     let _lock = lock::exclusive(&home().join("lock")).await?;
-    let host = match prepare(tools).await {
+    let host = match prepare(tools, node_image).await {
         Ok(host) => host,
         Err(error) => {
             println!("skip  kind/everything: {error:#}");
@@ -108,12 +108,12 @@ pub async fn run(tools: &Tools, filter: &[String], rounds: Option<u32>) -> Resul
     Ok(count)
 }
 
-async fn prepare(tools: &Tools) -> Result<Host> {
+async fn prepare(tools: &Tools, node_image: Option<&str>) -> Result<Host> {
     let plugins = Plugins::fetch().await?;
     let packages = packages::unpacked(&PACKAGES).await?;
     let kubernetes = go_tools::KUBERNETES.build().await?;
     let (kind, helm) = tokio::try_join!(go_tools::KIND.build(), go_tools::HELM.build())?;
-    let image = node_image::prepare(tools, &kubernetes).await?;
+    let image = node_image::prepare(tools, &kubernetes, node_image).await?;
     Ok(Host {
         packages,
         iptables: plugins.iptables,

@@ -25,45 +25,16 @@ pub const POSTGRES: &str = "nucleus.test/postgres:1";
 /// busybox with labels that are none of an image's business.
 pub const HOSTILE: &str = "nucleus.test/hostile:1";
 
-impl Parts<'_> {
+impl Parts {
     /// Runs a containerd on the store that the nodes will have, and imports the images, not unpacked.
     pub async fn fill_store(&self, tools: &Tools, staging: &Path, store: &Path) -> Result<()> {
-        let mut files = Vec::new();
-        for (image, directory, program, path) in [
-            (
-                "kube-apiserver",
-                self.kubernetes,
-                "kube-apiserver",
-                "usr/local/bin/kube-apiserver",
-            ),
-            (
-                "kube-controller-manager",
-                self.kubernetes,
-                "kube-controller-manager",
-                "usr/local/bin/kube-controller-manager",
-            ),
-            (
-                "kube-scheduler",
-                self.kubernetes,
-                "kube-scheduler",
-                "usr/local/bin/kube-scheduler",
-            ),
-            ("kubectl", self.kubernetes, "kubectl", "bin/kubectl"),
-            ("etcd", self.etcd, "server", "usr/local/bin/etcd"),
-        ] {
-            let file = staging.join(format!("{image}.tar"));
-            let version = if image == "etcd" { ETCD_IMAGE } else { VERSION };
-            let entrypoint = format!("/{path}");
-            let config = json!({"Env": [spec::PATH], "Entrypoint": [entrypoint]});
-            let layer = one_program(&directory.join(program), path)?;
-            write_layout(&file, &layer, &[(format!("registry.k8s.io/{image}:{version}"), config)])?;
-            files.push(file);
+        let mut files = self.of_tests(tools, staging).await?;
+        for image in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+            let path = format!("usr/local/bin/{image}");
+            files.push(program(staging, image, VERSION, &self.kubernetes.join(image), &path)?);
         }
-        files.push(self.proxy(staging).await?);
-        files.push(self.postgres(tools, staging).await?);
-        let file = staging.join("tests.tar");
-        write_layout(&file, &cri::images::layer(tools, self.busybox)?, &test_images())?;
-        files.push(file);
+        let etcd = self.etcd.join("server");
+        files.push(program(staging, "etcd", ETCD_IMAGE, &etcd, "usr/local/bin/etcd")?);
 
         let state = staging.join("containerd");
         make_directory(&state)?;
@@ -109,10 +80,20 @@ impl Parts<'_> {
         std::fs::remove_dir_all(&state).with_context(|| format!("remove {}", text(&state)))
     }
 
+    /// The images that no official node has, as archives below `staging`.
+    pub async fn of_tests(&self, tools: &Tools, staging: &Path) -> Result<Vec<PathBuf>> {
+        let kubectl = self.kubernetes.join("kubectl");
+        let kubectl = program(staging, "kubectl", VERSION, &kubectl, "bin/kubectl")?;
+        let tests = staging.join("tests.tar");
+        write_layout(&tests, &cri::images::layer(tools, &self.busybox)?, &test_images())?;
+        let (proxy, postgres) = (self.proxy(staging).await?, self.postgres(tools, staging).await?);
+        Ok(vec![kubectl, tests, proxy, postgres])
+    }
+
     async fn proxy(&self, staging: &Path) -> Result<PathBuf> {
         let root = staging.join("proxy");
         let mut collect = shell(PROXY_SCRIPT);
-        collect.env("ROOT", self.root);
+        collect.env("ROOT", &self.root);
         step("collect what kube-proxy runs", collected(&mut collect, &root)?).await?;
         let program = root.join("usr/local/bin/kube-proxy");
         std::fs::copy(self.kubernetes.join("kube-proxy"), &program).context("copy kube-proxy")?;
@@ -123,7 +104,7 @@ impl Parts<'_> {
     async fn postgres(&self, tools: &Tools, staging: &Path) -> Result<PathBuf> {
         let root = staging.join("postgres");
         let mut collect = shell(POSTGRES_SCRIPT);
-        collect.env("ROOT", self.software).env("BUSYBOX", &tools.busybox);
+        collect.env("ROOT", &self.software).env("BUSYBOX", &tools.busybox);
         step("collect what PostgreSQL runs", collected(&mut collect, &root)?).await?;
         let path = format!("{}:/usr/lib/postgresql/15/bin", spec::PATH);
         // Debian's unit and Docker's image of it end it so: without waiting for clients.
@@ -131,6 +112,15 @@ impl Parts<'_> {
             json!({"Env": [path, "PGHOST=/tmp", "PGUSER=postgres"], "User": "postgres", "StopSignal": "SIGINT"});
         image_of(&root, POSTGRES.to_owned(), config).await
     }
+}
+
+/// An image of Kubernetes' with one program.
+fn program(staging: &Path, image: &str, version: &str, file: &Path, path: &str) -> Result<PathBuf> {
+    let archive = staging.join(format!("{image}.tar"));
+    let config = json!({"Env": [spec::PATH], "Entrypoint": [format!("/{path}")]});
+    let name = format!("registry.k8s.io/{image}:{version}");
+    write_layout(&archive, &one_program(file, path)?, &[(name, config)])?;
+    Ok(archive)
 }
 
 /// The script that collects into an empty directory.
