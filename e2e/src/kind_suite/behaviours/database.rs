@@ -91,7 +91,10 @@ async fn on_volume(space: &Space<'_>) -> Result<()> {
     // It ended as it should: nothing had to be recovered.
     let log = space.log("db-0").await?;
     ensure!(!log.contains("not properly shut down"), "its log is {log}");
-    let script = format!("exec psql -h {address} -qAtX -c 'select sum(n) from t'");
+    // kube-proxy hears of the new pod in its own time, and refuses connections until then.
+    let psql = format!("psql -h {address} -qAtX -c");
+    let script =
+        format!("until {psql} 'select 1' >/dev/null 2>&1; do sleep 1; done; exec {psql} 'select sum(n) from t'");
     let client = json!({"restartPolicy": "Never", "main": {"image": POSTGRES}});
     space.pod("client", &script, client).await?;
     space.until_ended("client").await?;
