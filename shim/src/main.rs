@@ -1,8 +1,8 @@
 //! `containerd-shim-nucleus-v2`: containerd's shim v2 protocol over runtime-core.
 //!
 //! One binary, several actions. containerd runs `start`, `delete` and `-info`; `start` runs `serve`, which is the shim; and
-//! `serve` runs `init` for each container, or `runsc` for each call of gVisor's, and `pause` for a pod whose sandbox is its own. `start` and `delete` stand on every container's critical path: nothing is set up
-//! here before it is known to be needed.
+//! `serve` runs `init` for each container, or `runsc` for each call of gVisor's, and `pause` for a pod whose sandbox is its
+//! own. `start` and `delete` stand on every container's critical path: nothing is set up here before it is known to be needed.
 
 mod args;
 mod container;
