@@ -1,5 +1,5 @@
-//! `nucleus`: what a container will be given, what a running one was given, and who decided it; what this node lacks; what
-//! the digest of an image or a volume is.
+//! `nucleus`: what a container will be given, what a running one was given, and who decided it; what this node lacks;
+//! what the digest of an image or a volume is.
 
 mod bundle;
 mod check;

@@ -1,5 +1,5 @@
-//! The product for aarch64: clippy, a build, and its unit tests under qemu's emulation of single programs. Compiler, C library
-//! and emulator are Debian's packages, unpacked beside us.
+//! The product for aarch64: clippy, a build, and its unit tests under qemu's emulation of single programs. Compiler, C
+//! library and emulator are Debian's packages, unpacked beside us.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
@@ -114,8 +114,8 @@ fn skip(what: &str, error: &anyhow::Error) -> Tally {
 
 /// What tells cargo how to link and how to run programs of the target: a script for each.
 fn environment(programs: &Programs, home: &Path) -> Result<[(OsString, OsString); 2]> {
-    // A sysroot, since the C library names its parts by their full paths. The compiler's own libraries are for it alone:
-    // rustc, which starts it, must not find them.
+    // A sysroot, since the C library names its parts by their full paths. The compiler's own libraries are for it
+    // alone: rustc, which starts it, must not find them.
     let link = format!(
         "LD_LIBRARY_PATH='{}' exec '{}' '--sysroot={}'",
         programs.libraries(),

@@ -81,7 +81,8 @@ impl Daemon {
         Self::start_in(new_directory()?, tools, version, Setup::plain("debug")).await
     }
 
-    /// Starts one for measuring: everything on a tmpfs, and no log but of warnings. `path` goes before its other programs.
+    /// Starts one for measuring: everything on a tmpfs, and no log but of warnings. `path` goes before its other
+    /// programs.
     pub async fn start_for_measuring(tools: &Tools, version: Version, path: Vec<PathBuf>) -> Result<Self> {
         let directory = new_directory()?;
         // Goes with the directory, when this value is dropped.

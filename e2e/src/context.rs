@@ -140,7 +140,8 @@ impl Ctx {
         self.groups.borrow_mut().push(group.to_owned());
     }
 
-    /// runc's shims leave their sockets when they are killed, and those of groups always: they are removed, not counted.
+    /// runc's shims leave their sockets when they are killed, and those of groups always: they are removed, not
+    /// counted.
     pub fn forgive_sockets_of_runc(&self) {
         if !self.is_nucleus() {
             for name in self.socket_names() {

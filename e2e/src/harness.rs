@@ -260,8 +260,8 @@ async fn try_one(behaviour: &Rc<Behaviour>, runtime: Runtime, version: Version, 
     }
     let begun = Instant::now();
     let mut outcome = once(behaviour, runtime, version, worker).await;
-    // runc is the yardstick, not what is tested: it shows that a behaviour can be had. Its own races are no failure of ours,
-    // and are said aloud. Of ours a few a run are tried again.
+    // runc is the yardstick, not what is tested: it shows that a behaviour can be had. Its own races are no failure of
+    // ours, and are said aloud. Of ours a few a run are tried again.
     if let Err(error) = &outcome {
         let error = indented(&format!("{error:#}"));
         let again = format!("{title} ({place})");

@@ -1,5 +1,5 @@
-//! The test image, made here: busybox and its applets, our probe, a few users and groups, as an OCI image layout in a tar
-//! file that `ctr images import` takes.
+//! The test image, made here: busybox and its applets, our probe, a few users and groups, as an OCI image layout in a
+//! tar file that `ctr images import` takes.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -46,8 +46,8 @@ pub fn build(tools: &Tools, file: &Path) -> Result<Image> {
     })
 }
 
-/// Writes images of one and the same layer into an OCI image layout: their names, and what containers of them get. Gives
-/// back how containerd calls the unpacked layer.
+/// Writes images of one and the same layer into an OCI image layout: their names, and what containers of them get.
+/// Gives back how containerd calls the unpacked layer.
 pub fn write_layout(file: &Path, layer: &[u8], images: &[(String, Value)]) -> Result<String> {
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     const CONFIG: &str = "application/vnd.oci.image.config.v1+json";

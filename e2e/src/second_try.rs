@@ -1,8 +1,8 @@
 //! A second try for a test that failed.
 //!
 //! Tests wait for what they can see, with a limit; a machine that does many things at once can still be slower than any
-//! limit that is of use, and a test can race with what it looks at. So a few tests a run may fail once, which is printed each
-//! time and again at the end. What fails twice has failed, and so has what fails when the few are used up.
+//! limit that is of use, and a test can race with what it looks at. So a few tests a run may fail once, which is
+//! printed each time and again at the end. What fails twice has failed, and so has what fails when the few are used up.
 
 use std::cell::RefCell;
 

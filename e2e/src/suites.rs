@@ -190,8 +190,8 @@ pub fn list(args: &TestArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds programs that later suites need where the earlier ones leave processors idle. A build that fails is made again, and
-/// its failure told, by the suite that needs it.
+/// Builds programs that later suites need where the earlier ones leave processors idle. A build that fails is made
+/// again, and its failure told, by the suite that needs it.
 fn build_ahead(groups: &[(bool, &'static Group)]) {
     let wanted: Vec<&Group> = groups
         .iter()

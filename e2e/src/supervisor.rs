@@ -1,5 +1,6 @@
-//! The process above the tests. It is the reaper of every orphan that a run makes, so that whatever a shim leaves behind
-//! stays a descendant of this run and can be told apart from the rest of the machine; what is left at the end, it ends.
+//! The process above the tests. It is the reaper of every orphan that a run makes, so that whatever a shim leaves
+//! behind stays a descendant of this run and can be told apart from the rest of the machine; what is left at the end,
+//! it ends.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};

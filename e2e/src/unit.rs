@@ -12,8 +12,8 @@ use crate::aarch64;
 use crate::harness::Tally;
 use crate::prepare::{packages, root};
 
-/// Runs cargo's own tests, clippy and rustfmt over the workspace, and what there is of it for aarch64. With a filter, the
-/// parts of that name alone.
+/// Runs cargo's own tests, clippy and rustfmt over the workspace, and what there is of it for aarch64. With a filter,
+/// the parts of that name alone.
 pub async fn run(filter: &[String]) -> Result<Tally> {
     let wants = |part: &str| filter.is_empty() || filter.iter().any(|words| part.contains(words.as_str()));
     let mut tally = Tally::default();

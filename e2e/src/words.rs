@@ -34,8 +34,8 @@ pub fn value(file: &str, read: impl Fn(&str) -> Result<String>) -> Result<String
     })
 }
 
-/// The weights that so many shares may be: by the line that runc had up to 1.3.1, and by the curve that it has since, as
-/// we do.
+/// The weights that so many shares may be: by the line that runc had up to 1.3.1, and by the curve that it has since,
+/// as we do.
 pub fn weights(shares: u64) -> Vec<String> {
     let line = 1 + (shares - 2) * 9999 / 262_142;
     let l = (shares as f64).log2();

@@ -1,5 +1,6 @@
-//! Whole nodes, before and after: each directory of `golden` is the root of a node `before`, and `after` an install. Taken
-//! away again, it has to be the first one to the byte. `UPDATE_GOLDEN=1` writes `after` anew, to be read before it is kept.
+//! Whole nodes, before and after: each directory of `golden` is the root of a node `before`, and `after` an install.
+//! Taken away again, it has to be the first one to the byte. `UPDATE_GOLDEN=1` writes `after` anew, to be read before
+//! it is kept.
 
 #![allow(clippy::unwrap_used)] // Helpers of tests are not seen as tests.
 

@@ -1,15 +1,16 @@
-//! Attested images and volumes: a digest over what a container's root file system, or a volume of it, is made of, compared
-//! before anything of it runs.
+//! Attested images and volumes: a digest over what a container's root file system, or a volume of it, is made of,
+//! compared before anything of it runs.
 //!
-//! A tree of hashes (SHA-256) over the image's layers: names, kinds, modes, owners, device numbers, links, what files have in
-//! them, and the extended attributes that mean something in an image. Not times, nor what a node adds for itself, such as
-//! SELinux's labels: the digest of an image is the same on every node. Nothing is followed, and nothing is written.
+//! A tree of hashes (SHA-256) over the image's layers: names, kinds, modes, owners, device numbers, links, what files
+//! have in them, and the extended attributes that mean something in an image. Not times, nor what a node adds for
+//! itself, such as SELinux's labels: the digest of an image is the same on every node. Nothing is followed, and nothing
+//! is written.
 //!
-//! It is computed anew each time. A digest that was kept by layer would have to be forgotten when anything below the layer's
-//! directory changes, and nothing tells of that: a directory's times do not say what was written to a file somewhere in it, and
-//! whoever can write to a layer on the node, against whom the digest stands, can set the times of files and of the machine.
-//! Nor are fs-verity's digests used: what they cover depends on how a file system was made, so that of two nodes one would
-//! have to compute another's way of hashing, for each file, to come to the same digest.
+//! It is computed anew each time. A digest that was kept by layer would have to be forgotten when anything below the
+//! layer's directory changes, and nothing tells of that: a directory's times do not say what was written to a file
+//! somewhere in it, and whoever can write to a layer on the node, against whom the digest stands, can set the times of
+//! files and of the machine. Nor are fs-verity's digests used: what they cover depends on how a file system was made,
+//! so that of two nodes one would have to compute another's way of hashing, for each file, to come to the same digest.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -95,8 +96,8 @@ pub fn digest(layers: &[PathBuf]) -> Result<String, Error> {
     Ok(written(&hashes))
 }
 
-/// The digest of a volume, or of a single file that is mounted: as that of an image of one layer, 64 hex digits. What kubelet
-/// writes as links into a directory that it exchanges counts as that directory ([`published`]).
+/// The digest of a volume, or of a single file that is mounted: as that of an image of one layer, 64 hex digits. What
+/// kubelet writes as links into a directory that it exchanges counts as that directory ([`published`]).
 pub fn volume(path: &Path) -> Result<String, Error> {
     let failed = |errno: rustix::io::Errno| Error::Io {
         path: path.to_owned(),
@@ -122,8 +123,8 @@ pub(crate) fn of(opened: OwnedFd, path: &Path) -> Result<String, Error> {
     Ok(written(&[hash]))
 }
 
-/// The directory that holds the files of a ConfigMap's, a Secret's or a projected volume: kubelet links each to `..data`, and
-/// that to a directory whose name is the time. None where `volume` is no such.
+/// The directory that holds the files of a ConfigMap's, a Secret's or a projected volume: kubelet links each to
+/// `..data`, and that to a directory whose name is the time. None where `volume` is no such.
 pub(crate) fn published(volume: BorrowedFd<'_>) -> rustix::io::Result<Option<OwnedFd>> {
     let target = match rustix::fs::readlinkat(volume, c"..data", Vec::new()) {
         Ok(target) => target,

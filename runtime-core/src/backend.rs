@@ -1,5 +1,5 @@
-//! What runs a container: the traits that the native runtime and gVisor implement, each beside its own code. This is the one
-//! place that knows there are two.
+//! What runs a container: the traits that the native runtime and gVisor implement, each beside its own code. This is
+//! the one place that knows there are two.
 
 use std::fmt::Debug;
 use std::os::fd::OwnedFd;
@@ -85,7 +85,8 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Creates a container: when this returns, its first process waits for [`Container::start`]. On error nothing is left.
+    /// Creates a container: when this returns, its first process waits for [`Container::start`]. On error nothing is
+    /// left.
     ///
     /// # Errors
     /// Whatever stands in the way, by its own text.
@@ -97,7 +98,8 @@ impl Backends {
         stdio: Stdio,
     ) -> Result<(Arc<dyn Container>, Launched), Error> {
         attest::check(plan)?;
-        // Before anything of the container is there. A network namespace that is yet to be made is the native runtime's.
+        // Before anything of the container is there. A network namespace that is yet to be made is the native
+        // runtime's.
         if let (Some(allowed), Namespace::Path(path)) = (&plan.container.egress, &plan.container.namespaces.net) {
             egress::enforce_at(path, allowed)?;
         }
@@ -217,7 +219,7 @@ pub trait Container: Debug + Send + Sync {
     /// Ends the helper, if there is one.
     fn end_helper(&self) -> Result<(), Error>;
 
-    /// After the first process was reaped: removes what is left, and runs poststop hooks, whose failures it returns. Bounded;
-    /// done again, it does no harm.
+    /// After the first process was reaped: removes what is left, and runs poststop hooks, whose failures it returns.
+    /// Bounded; done again, it does no harm.
     fn delete(&self) -> Result<Vec<hooks::Error>, Error>;
 }

@@ -14,11 +14,11 @@ pub const OCI_VERSION_MIN: &str = "1.0.0";
 /// Newest version of which every field is honoured or refused by name.
 pub const OCI_VERSION_MAX: &str = "1.3.0";
 
-/// The OCI features document (runtime-spec, features.md): what a caller may put into config.json. It says nothing of the
-/// host: `cgroup.v1` is true on a host that has v2 alone, just as runc has it.
+/// The OCI features document (runtime-spec, features.md): what a caller may put into config.json. It says nothing of
+/// the host: `cgroup.v1` is true on a host that has v2 alone, just as runc has it.
 ///
-/// containerd reads it when its CRI plugin starts: recursive read-only mounts are for runtimes whose `mountOptions` hold
-/// `rro`, pods with user namespaces for those with the namespace `user` and `mountExtensions.idmap`.
+/// containerd reads it when its CRI plugin starts: recursive read-only mounts are for runtimes whose `mountOptions`
+/// hold `rro`, pods with user namespaces for those with the namespace `user` and `mountExtensions.idmap`.
 pub fn features() -> Value {
     let mut mount_options: Vec<String> = plan::known_mount_options().collect();
     mount_options.sort_unstable();
@@ -81,12 +81,13 @@ pub fn lsms() -> Lsms {
     })
 }
 
-/// Capabilities that this process can hand on, one bit each: what it has, within its bounding set (capabilities(7)). Read
-/// once: a shim does not gain any later.
+/// Capabilities that this process can hand on, one bit each: what it has, within its bounding set (capabilities(7)).
+/// Read once: a shim does not gain any later.
 pub fn capabilities() -> u64 {
     static CAPABILITIES: OnceLock<u64> = OnceLock::new();
     *CAPABILITIES.get_or_init(|| {
-        // capget(2) of oneself does not fail. If it did, the kernel would still refuse what cannot be had, less clearly.
+        // capget(2) of oneself does not fail. If it did, the kernel would still refuse what cannot be had, less
+        // clearly.
         let permitted = process::capabilities().map_or(u64::MAX, |sets| sets.permitted);
         let known = 0..plan::CAPABILITY_NAMES.len() as u32;
         let bounding = known

@@ -1,5 +1,5 @@
-//! The files of /etc that are a pod's: hostname, hosts, resolv.conf. Where containerd leaves a pod's sandbox to the shim, it
-//! leaves these to it as well; what is in them is what containerd itself writes for a pause container.
+//! The files of /etc that are a pod's: hostname, hosts, resolv.conf. Where containerd leaves a pod's sandbox to the
+//! shim, it leaves these to it as well; what is in them is what containerd itself writes for a pause container.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, chown};
@@ -41,8 +41,8 @@ pub struct Dns {
 /// Of this length at most: files of the host's that are longer were never meant.
 const LIMIT: u64 = 1 << 20;
 
-/// Writes them below `directory`, which is made. They belong to `root`, the pod's, as the host numbers it. Without a hostname
-/// or DNS settings of its own the pod has the host's.
+/// Writes them below `directory`, which is made. They belong to `root`, the pod's, as the host numbers it. Without a
+/// hostname or DNS settings of its own the pod has the host's.
 pub fn write(directory: &Path, hostname: &str, dns: Option<&Dns>, root: (u32, u32)) -> Result<(), Error> {
     let name = match hostname {
         "" => rustix::system::uname().nodename().to_string_lossy().into_owned(),

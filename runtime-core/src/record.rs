@@ -211,7 +211,8 @@ impl Record {
     }
 }
 
-/// Nothing is cleaned up by the policy: after an upgrade, one that cannot be read any more must not keep `delete` from it.
+/// Nothing is cleaned up by the policy: after an upgrade, one that cannot be read any more must not keep `delete` from
+/// it.
 fn known_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Option<crate::policy::Policy>, D::Error> {
     let policy = serde_json::Value::deserialize(from)?;
     Ok(serde_json::from_value(policy).ok())

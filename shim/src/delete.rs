@@ -75,8 +75,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn remove_socket(bundle: &Path) -> Result<(), socket::Error> {
-    // With the container that the shim was started for, or by the record, the socket goes. To find out here whether the shim
-    // lives, as it does when one container of its pod is deleted, would take a fifth of a second.
+    // With the container that the shim was started for, or by the record, the socket goes. To find out here whether the
+    // shim lives, as it does when one container of its pod is deleted, would take a fifth of a second.
     if bundle.join(JOINED_FILE).exists() {
         return Ok(());
     }

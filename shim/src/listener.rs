@@ -15,8 +15,8 @@ use crate::shim::Shim;
 
 /// Accepts connections of root alone (and of the shim's own user).
 ///
-/// The socket's mode says the same; but whoever got hold of the path by other means, through a container's mount of /run for
-/// one, is told by the kernel's word (CVE-2020-15257).
+/// The socket's mode says the same; but whoever got hold of the path by other means, through a container's mount of
+/// /run for one, is told by the kernel's word (CVE-2020-15257).
 pub struct Connections {
     listener: UnixListener,
     shim: Arc<Shim>,

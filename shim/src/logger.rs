@@ -1,4 +1,5 @@
-//! The shim's log: lines of text, written to the fifo `log` in the bundle, from which containerd copies them to its own.
+//! The shim's log: lines of text, written to the fifo `log` in the bundle, from which containerd copies them to its
+//! own.
 //!
 //! Never blocks and never fails: a line that does not fit into the fifo, or that nobody reads, is dropped. The fifo is
 //! opened when there is something to say, as most shims never have.

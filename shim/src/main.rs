@@ -1,8 +1,9 @@
 //! `containerd-shim-nucleus-v2`: containerd's shim v2 protocol over runtime-core.
 //!
-//! One binary, several actions. containerd runs `start`, `delete` and `-info`; `start` runs `serve`, which is the shim; and
-//! `serve` runs `init` for each container, or `runsc` for each call of gVisor's, and `pause` for a pod whose sandbox is its
-//! own. `start` and `delete` stand on every container's critical path: nothing is set up here before it is known to be needed.
+//! One binary, several actions. containerd runs `start`, `delete` and `-info`; `start` runs `serve`, which is the shim;
+//! and `serve` runs `init` for each container, or `runsc` for each call of gVisor's, and `pause` for a pod whose
+//! sandbox is its own. `start` and `delete` stand on every container's critical path: nothing is set up here before it
+//! is known to be needed.
 
 mod args;
 mod container;
@@ -75,7 +76,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Error> {
-    // Whatever the parent's is: nothing that a shim makes is for others to write to (containerd's CVE-2024-25621 was that).
+    // Whatever the parent's is: nothing that a shim makes is for others to write to (containerd's CVE-2024-25621 was
+    // that).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     if args.version {
         return Ok(info::print_version()?);

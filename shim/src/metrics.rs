@@ -1,5 +1,5 @@
-//! A container's statistics, as containerd's protobuf messages carry them. CRI, `ctr metrics` and containerd's own metrics
-//! page tell the two by the type URL.
+//! A container's statistics, as containerd's protobuf messages carry them. CRI, `ctr metrics` and containerd's own
+//! metrics page tell the two by the type URL.
 
 mod v1;
 mod v2;

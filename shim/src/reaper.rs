@@ -1,9 +1,9 @@
 //! Reaping what others left behind.
 //!
-//! The shim is a subreaper: without a PID namespace of its own a container's orphans become the shim's children. Its own
-//! children are waited for by those who made them, by pidfd: they are registered here, and left alone. What runs on the
-//! shim's behalf only for a moment (a hook, a process that is just being made) cannot be registered in time: so nothing is
-//! reaped while anything is in flight.
+//! The shim is a subreaper: without a PID namespace of its own a container's orphans become the shim's children. Its
+//! own children are waited for by those who made them, by pidfd: they are registered here, and left alone. What runs on
+//! the shim's behalf only for a moment (a hook, a process that is just being made) cannot be registered in time: so
+//! nothing is reaped while anything is in flight.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +18,8 @@ use crate::shim::Shim;
 
 /// How long after its end a child of ours may not have been reaped yet.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How often its owner gets a turn before that: the event loop hears of a child by pidfd and by signal at the same time.
+/// How often its owner gets a turn before that: the event loop hears of a child by pidfd and by signal at the same
+/// time.
 const TURNS: usize = 3;
 
 /// How many go by each pid: every process in a sentry goes by the sentry's.
@@ -73,7 +74,8 @@ pub async fn run(shim: Arc<Shim>, mut child_ended: Signal) {
     while child_ended.recv().await.is_some() {
         let mut turns = 0;
         loop {
-            // The sender is part of the shim that we hold. No await between here and reaping: nothing can be made meanwhile.
+            // The sender is part of the shim that we hold. No await between here and reaping: nothing can be made
+            // meanwhile.
             let _ = in_flight.wait_for(|count| *count == 0).await;
             match ended_child().unwrap_or_else(|error| {
                 log::warn!("look for orphans: {error}");

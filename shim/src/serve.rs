@@ -17,8 +17,8 @@ use crate::listener::Connections;
 use crate::shim::{Activity, Shim};
 use crate::{logger, reaper, service};
 
-/// Nobody is connected and there is no container: containerd has died between `start` and Create, or after the last Delete.
-/// It would remove this shim when it is back; but it may never be.
+/// Nobody is connected and there is no container: containerd has died between `start` and Create, or after the last
+/// Delete. It would remove this shim when it is back; but it may never be.
 const UNUSED: Duration = Duration::from_secs(30);
 /// The replies that are on their way.
 const FLUSH: Duration = Duration::from_secs(2);

@@ -14,7 +14,8 @@ use crate::sandbox::Sandbox;
 
 /// Threads for blocking work at once; what is more waits.
 const THREADS: usize = 32;
-/// Their stacks: parsing of config.json recurses up to 128 levels deep; the rest is shallow. Only what is used takes memory.
+/// Their stacks: parsing of config.json recurses up to 128 levels deep; the rest is shallow. Only what is used takes
+/// memory.
 const STACK: usize = 512 << 10;
 
 /// How long whoever has ended the shim may stay connected to it.
@@ -118,8 +119,9 @@ impl Shim {
         }
     }
 
-    /// Runs what blocks on a thread of its own, which ends with it: a thread that waits for more would keep its stack. Meanwhile
-    /// orphans are not reaped: a child that the work has just made, a hook for one, must not be taken for one.
+    /// Runs what blocks on a thread of its own, which ends with it: a thread that waits for more would keep its stack.
+    /// Meanwhile orphans are not reaped: a child that the work has just made, a hook for one, must not be taken for
+    /// one.
     ///
     /// # Errors
     /// [`Error::Thread`] where the kernel has no thread for us, [`Error::Panicked`].
@@ -223,8 +225,8 @@ impl Shim {
         containers.into_iter().any(|container| container.end_helper(pid))
     }
 
-    /// Ends the shim unless it has containers or a sandbox; whether it does. From here on a `start` makes a new socket, and no
-    /// container is created any more: none can be lost between.
+    /// Ends the shim unless it has containers or a sandbox; whether it does. From here on a `start` makes a new socket,
+    /// and no container is created any more: none can be lost between.
     pub fn end_if_unused(&self) -> bool {
         let inner = self.inner();
         let has_sandbox = inner.sandbox.is_some();
@@ -255,8 +257,8 @@ impl Shim {
         self.shutdown.notify_one();
     }
 
-    /// The same, but once nobody is connected any more, or after a while: containerd's client may take a connection that closes
-    /// right behind an answer for one that closed without.
+    /// The same, but once nobody is connected any more, or after a while: containerd's client may take a connection
+    /// that closes right behind an answer for one that closed without.
     pub fn end_when_left(self: &Arc<Self>) {
         self.inner().ending = true;
         self.remove_socket();

@@ -1,5 +1,5 @@
-//! The OCI spec of a container, as containerd's CRI service would write it out of what a manifest says; and what only the node
-//! knows.
+//! The OCI spec of a container, as containerd's CRI service would write it out of what a manifest says; and what only
+//! the node knows.
 
 use serde_json::{Value, json};
 

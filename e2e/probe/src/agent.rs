@@ -1,5 +1,5 @@
-//! A seccomp agent, to be run on the host: takes listeners as the OCI spec has them sent, prints what it is told, and lets every
-//! call pass.
+//! A seccomp agent, to be run on the host: takes listeners as the OCI spec has them sent, prints what it is told, and
+//! lets every call pass.
 
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;

@@ -54,8 +54,8 @@ fn until(limit: usize) -> impl Fn() -> bool {
     move || Instant::now() < end
 }
 
-/// Takes hold of the program that a process runs while it can be read, and opens that very file for writing as soon as the
-/// kernel lets it: when no process runs it any more.
+/// Takes hold of the program that a process runs while it can be read, and opens that very file for writing as soon as
+/// the kernel lets it: when no process runs it any more.
 pub fn overwrite(limit: usize, name: &str) -> Value {
     let (mut seen, mut written) = (0, 0);
     let goes_on = until(limit);

@@ -26,8 +26,8 @@ fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Calls that kernels have been attacked through, each so that it works where nothing forbids it, or comes to an errno of its
-/// own; what each came to: 0, or the errno.
+/// Calls that kernels have been attacked through, each so that it works where nothing forbids it, or comes to an errno
+/// of its own; what each came to: 0, or the errno.
 pub fn attacks() -> BTreeMap<&'static str, c_int> {
     const NEW_USER: c_long = 0x1000_0000;
     const VSOCK: c_long = 40;
@@ -65,7 +65,8 @@ pub fn attacks() -> BTreeMap<&'static str, c_int> {
         .collect()
 }
 
-/// A call of another calling convention (x32's getpid) in a thread of its own; whether the process is still there afterwards.
+/// A call of another calling convention (x32's getpid) in a thread of its own; whether the process is still there
+/// afterwards.
 pub fn foreign() {
     const X32_BIT: c_long = 1 << 30;
     const PATIENCE: Duration = Duration::from_secs(1);
@@ -128,10 +129,11 @@ fn is_reachable(number: c_long) -> bool {
     }
 }
 
-/// Waits for a call that `listener` is told of and lets it pass; its number. None at the end of those that are under the filter.
+/// Waits for a call that `listener` is told of and lets it pass; its number. None at the end of those that are under
+/// the filter.
 pub fn let_pass(listener: &OwnedFd) -> Option<c_int> {
-    // linux/seccomp.h: struct seccomp_notif is 80 bytes, its id first, the number at 16; seccomp_notif_resp has the id, and
-    // its flags in the last four of 24.
+    // linux/seccomp.h: struct seccomp_notif is 80 bytes, its id first, the number at 16; seccomp_notif_resp has the id,
+    // and its flags in the last four of 24.
     const RECEIVE: u32 = 0xc050_2100;
     const SEND: u32 = 0xc018_2101;
     const CONTINUE: u64 = 1 << 32;

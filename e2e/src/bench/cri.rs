@@ -1,6 +1,6 @@
-//! `cargo e2e bench cri`: one pod's life through containerd's CRI service, by runc's shim and by nucleus, whose sandbox is
-//! containerd's pause container or the shim's own. Pods on the host's network, since a CNI plugin takes longer than all the rest
-//! and is the same for everybody. Interleaved rounds in one run; no client's floor is taken off.
+//! `cargo e2e bench cri`: one pod's life through containerd's CRI service, by runc's shim and by nucleus, whose sandbox
+//! is containerd's pause container or the shim's own. Pods on the host's network, since a CNI plugin takes longer than
+//! all the rest and is the same for everybody. Interleaved rounds in one run; no client's floor is taken off.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -201,7 +201,8 @@ async fn helpers(daemon: &CriDaemon, pod: &Pod) -> Result<Vec<u32>> {
     helpers_of(&[u32::try_from(pid)?])
 }
 
-/// Milliseconds that a process used, and all of its children that it has waited for: fields 14 to 17 of proc_pid_stat(5).
+/// Milliseconds that a process used, and all of its children that it has waited for: fields 14 to 17 of
+/// proc_pid_stat(5).
 fn cpu_time(pid: u32) -> Result<f64> {
     let stat = processes::text(pid, "stat");
     let (_, rest) = stat

@@ -64,8 +64,8 @@ async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures)
     Ok(())
 }
 
-/// The shim of containers and what it keeps running beside them, by the containers' first processes: their parent, and that
-/// one's other children.
+/// The shim of containers and what it keeps running beside them, by the containers' first processes: their parent, and
+/// that one's other children.
 pub fn helpers_of(inits: &[u32]) -> Result<Vec<u32>> {
     let first = inits.first().context("no container")?;
     let shim = processes::shim_of(*first).with_context(|| format!("the container's process {first} is gone"))?;

@@ -1,5 +1,5 @@
-//! `cargo e2e bench landlock`: what the tiers cost. The same container under each of them, in interleaved rounds of one run, on
-//! nucleus alone; what a tier takes more than none is its cost.
+//! `cargo e2e bench landlock`: what the tiers cost. The same container under each of them, in interleaved rounds of one
+//! run, on nucleus alone; what a tier takes more than none is its cost.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

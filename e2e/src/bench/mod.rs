@@ -3,8 +3,8 @@
 //! Rounds are interleaved and begin with each runtime in turn, so that whatever else the machine does hits both. Every
 //! operation is measured twice: after a pause, which is how pods and probes come (a cgroup's first write after a quiet
 //! moment waits some ten milliseconds for a grace period of the kernel), and back to back, which hides that. What the
-//! client itself costs is measured in the same rounds and taken off: as many calls of containerd's `Version`, which does
-//! nothing, as the operation has calls; and `ctr version` for `ctr run`.
+//! client itself costs is measured in the same rounds and taken off: as many calls of containerd's `Version`, which
+//! does nothing, as the operation has calls; and `ctr version` for `ctr run`.
 
 mod chart;
 mod cri;

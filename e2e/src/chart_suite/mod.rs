@@ -1,7 +1,7 @@
 //! The suite `chart`: the Helm chart as helm renders it, and the node installer on real containerd.
 //!
-//! The nodes are directories: a containerd of its own with the configuration, socket and shim below one, and a systemd that
-//! understands as much as it takes to restart it. Nothing of the machine is touched.
+//! The nodes are directories: a containerd of its own with the configuration, socket and shim below one, and a systemd
+//! that understands as much as it takes to restart it. Nothing of the machine is touched.
 
 mod chart;
 pub mod cri;

@@ -96,8 +96,8 @@ impl Node {
             let path = directory.join(path);
             std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         }
-        // The directory is the installer's root, while containerd's configuration names paths of the machine: below this
-        // link both are the same.
+        // The directory is the installer's root, while containerd's configuration names paths of the machine: below
+        // this link both are the same.
         symlink("/tmp", directory.join("tmp")).context("link tmp")?;
         let config = directory.join("etc/containerd/config.toml");
         std::fs::write(&config, configuration(&directory, version, form)).context("write config.toml")?;

@@ -1,7 +1,7 @@
 //! Kubernetes' own schema, out of the module that its servers are built from, and objects held against it.
 //!
-//! Strict as `--validate=strict` is: a field that the schema does not know is an error. What the schema cannot say (the form
-//! of names, expressions) is not looked at.
+//! Strict as `--validate=strict` is: a field that the schema does not know is an error. What the schema cannot say (the
+//! form of names, expressions) is not looked at.
 
 use std::path::PathBuf;
 

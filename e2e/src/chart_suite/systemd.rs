@@ -1,4 +1,5 @@
-//! As much of systemd as restarting one unit takes: GetUnit, RestartUnit and two properties, on a socket like its private one.
+//! As much of systemd as restarting one unit takes: GetUnit, RestartUnit and two properties, on a socket like its
+//! private one.
 //!
 //! Written from the D-Bus specification and from what systemd 252 sends, without a look at the installer's side.
 

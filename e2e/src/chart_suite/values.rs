@@ -1,4 +1,5 @@
-//! `values.yaml` as its reader sees it: each value with its default and the comment above it. The README's table is made of it.
+//! `values.yaml` as its reader sees it: each value with its default and the comment above it. The README's table is
+//! made of it.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

@@ -8,8 +8,8 @@ use tokio::process::Command;
 
 use crate::prepare::{root, step, target};
 
-/// What is changed in the sources, and where: image references, which the tests read before their flags; the root, which
-/// goes where the run has a tmpfs; and the namespace, so that no two runs on a machine share cgroups.
+/// What is changed in the sources, and where: image references, which the tests read before their flags; the root,
+/// which goes where the run has a tmpfs; and the namespace, so that no two runs on a machine share cgroups.
 const CHANGES: [(&str, &str, &str); 5] = [
     (
         "integration/images/image_list.go",

@@ -1,4 +1,5 @@
-//! Tests that pass with the runc shim and are not meant to pass with nucleus, each with its reason. They are not run with it.
+//! Tests that pass with the runc shim and are not meant to pass with nucleus, each with its reason. They are not run
+//! with it.
 
 const DIFFERENCES: [(&str, &str); 1] = [(
     "TestKillContainerDeletedByRunc",

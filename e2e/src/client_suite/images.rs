@@ -1,5 +1,5 @@
-//! The images that the tests pull, made here: busybox with the users that they ask for, the same under the name of one that is
-//! mapped to other ids, and one that has a `bash` and a set-user-ID `passwd`, as its namesake's base has.
+//! The images that the tests pull, made here: busybox with the users that they ask for, the same under the name of one
+//! that is mapped to other ids, and one that has a `bash` and a set-user-ID `passwd`, as its namesake's base has.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -29,8 +29,8 @@ backup:x:34:
 nogroup:x:65534:
 ";
 
-/// The tests want SIGTERM to end a container whose first process is `nc`. As a PID namespace's init it would have to catch
-/// the signal for that, which not every build of busybox's does.
+/// The tests want SIGTERM to end a container whose first process is `nc`. As a PID namespace's init it would have to
+/// catch the signal for that, which not every build of busybox's does.
 const NC: &[u8] = br#"#!/bin/sh
 trap 'exit 143' TERM
 busybox nc "$@" &

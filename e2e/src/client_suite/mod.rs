@@ -1,8 +1,8 @@
 //! The suite `client`: containerd's own integration tests of its client, `integration/client` in containerd's module.
 //!
 //! They come out of the module cache at the version that is tested, are built into a test binary once, and run with the
-//! runc shim and with nucleus: what passes with the first has to pass with the second, or to stand in `differences` with
-//! its reason. Each run has mounts, processes and a containerd of its own; images come from a registry inside this
+//! runc shim and with nucleus: what passes with the first has to pass with the second, or to stand in `differences`
+//! with its reason. Each run has mounts, processes and a containerd of its own; images come from a registry inside this
 //! process.
 
 mod build;

@@ -26,8 +26,8 @@ pub fn pattern(name: &str) -> String {
     format!("{}$", escaped.collect::<String>())
 }
 
-/// Runs the specs that match one of the regular expressions, all of them where there is none, with a handler. What it writes
-/// goes into a file of that name.
+/// Runs the specs that match one of the regular expressions, all of them where there is none, with a handler. What it
+/// writes goes into a file of that name.
 pub async fn run(daemon: &CriDaemon, runtime: Runtime, filter: &[String], log: &str) -> Result<Report> {
     let begun = Instant::now();
     let name = format!("{}, {}", runtime.short_name(), daemon.version.name());

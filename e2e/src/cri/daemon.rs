@@ -151,8 +151,8 @@ impl CriDaemon {
     }
 }
 
-/// Not allowed to lower its score, containerd must not try to give containers a lower one; pods' network namespaces stay
-/// below its own directory.
+/// Not allowed to lower its score, containerd must not try to give containers a lower one; pods' network namespaces
+/// stay below its own directory.
 const COMMON: &str = "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n";
 
 /// The shim makes the sandbox, so that nobody needs the pause image.

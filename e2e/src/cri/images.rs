@@ -1,5 +1,5 @@
-//! The images that critest asks for by name, made here, and pause. All have one layer: busybox with an applet's name for
-//! every program, and our probe, which acts as the servers.
+//! The images that critest asks for by name, made here, and pause. All have one layer: busybox with an applet's name
+//! for every program, and our probe, which acts as the servers.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What pods left behind. Every sandbox and container has a name of 64 digits that nobody else has, and containerd's log
-//! has them all.
+//! What pods left behind. Every sandbox and container has a name of 64 digits that nobody else has, and containerd's
+//! log has them all.
 
 use std::collections::BTreeSet;
 use std::fs;

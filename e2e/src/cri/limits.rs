@@ -1,4 +1,5 @@
-//! Specs of critest that are not asked, and why: by name, all of them. What runc passes and is not named here has to pass.
+//! Specs of critest that are not asked, and why: by name, all of them. What runc passes and is not named here has to
+//! pass.
 
 /// Reasons, each with the ends of specs' names.
 pub type Limits = &'static [(&'static str, &'static [&'static str])];

@@ -1,6 +1,6 @@
-//! The suite `cri`: what Kubernetes asks of a runtime through containerd's CRI service. critest, Kubernetes' own tests, runs
-//! with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the second. What
-//! critest does not ask is asked by behaviours of our own.
+//! The suite `cri`: what Kubernetes asks of a runtime through containerd's CRI service. critest, Kubernetes' own tests,
+//! runs with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the
+//! second. What critest does not ask is asked by behaviours of our own.
 
 mod behaviours;
 pub mod busybox;
@@ -38,8 +38,8 @@ pub fn list(filter: &[String]) -> impl Iterator<Item = String> {
     wanted.map(|one| format!("{NAME}: pods/{}", one.name))
 }
 
-/// Runs critest with each runtime on each containerd and compares by name; then what is our own. Filters that begin with
-/// `pods/` are parts of our behaviours' names, others are of specs.
+/// Runs critest with each runtime on each containerd and compares by name; then what is our own. Filters that begin
+/// with `pods/` are parts of our behaviours' names, others are of specs.
 pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], filter: &[String]) -> Result<Tally> {
     let mut kit = Kit::prepare(tools).await?;
     // Beside nucleus, with the newer containerd alone: the shim is the same, and so is what it is told.

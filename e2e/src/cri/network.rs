@@ -1,5 +1,5 @@
-//! The pods' network: CNI plugins and iptables out of packages, a bridge in a network namespace that is containerd's own.
-//! Nothing of it is seen by the machine, and all of it goes with the namespace.
+//! The pods' network: CNI plugins and iptables out of packages, a bridge in a network namespace that is containerd's
+//! own. Nothing of it is seen by the machine, and all of it goes with the namespace.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

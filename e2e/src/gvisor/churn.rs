@@ -105,8 +105,8 @@ async fn one(c: &Ctx, victim: Victim, after: Duration) -> Result<()> {
     if let Err(error) = &lived
         && format!("{error:#}").contains("failed to create TTRPC connection")
     {
-        // containerd was not connected yet. It cleans up after a shim whose connection ends (core/runtime/v2/shim_manager.go), and
-        // asks nobody to remove the socket of this one, whosever shim it is.
+        // containerd was not connected yet. It cleans up after a shim whose connection ends
+        // (core/runtime/v2/shim_manager.go), and asks nobody to remove the socket of this one, whosever shim it is.
         std::fs::remove_file(leaks::socket_path(&c.daemon, &c.namespace, &pod)).ok();
     }
     if !killed {

@@ -19,8 +19,8 @@ pub const SUBJECTS: [&str; 13] = [
     "grouping",
 ];
 
-/// Those of them that are tried on the ptrace platform as well, and what they are called then: how system calls are intercepted
-/// shows in how processes start, run and end.
+/// Those of them that are tried on the ptrace platform as well, and what they are called then: how system calls are
+/// intercepted shows in how processes start, run and end.
 pub const ON_PTRACE: [(&str, &str); 4] = [
     ("lifecycle", "lifecycle on ptrace"),
     ("exec", "exec on ptrace"),

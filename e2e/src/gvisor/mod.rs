@@ -1,5 +1,5 @@
-//! The suite `gvisor`: nucleus with `runtime = "gvisor"`, on real runsc. The behaviours of `task` that a sentry can have, with a
-//! written list of those that it cannot; then what is particular to it.
+//! The suite `gvisor`: nucleus with `runtime = "gvisor"`, on real runsc. The behaviours of `task` that a sentry can
+//! have, with a written list of those that it cannot; then what is particular to it.
 
 mod churn;
 mod defences;

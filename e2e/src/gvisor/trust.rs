@@ -1,5 +1,5 @@
-//! Which runsc is run, and which is not. In each test the same file is run first, or afterwards, where nothing is wrong with it:
-//! so what is refused is what was planted.
+//! Which runsc is run, and which is not. In each test the same file is run first, or afterwards, where nothing is wrong
+//! with it: so what is refused is what was planted.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -1,5 +1,5 @@
-//! Whoever enters a container: its program, its descriptors, its working directory, its memory (CVE-2016-9962, 2019-5736,
-//! 2024-21626).
+//! Whoever enters a container: its program, its descriptors, its working directory, its memory (CVE-2016-9962,
+//! 2019-5736, 2024-21626).
 
 use std::path::{Path, PathBuf};
 

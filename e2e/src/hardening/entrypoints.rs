@@ -1,5 +1,6 @@
-//! Entrypoints that are no programs, or programs that lead somewhere: what a runtime looks at before it executes it, and what
-//! the kernel then follows. `#!/proc/self/exe` (CVE-2019-5736) is in `entering`, with the loop that tries to write.
+//! Entrypoints that are no programs, or programs that lead somewhere: what a runtime looks at before it executes it,
+//! and what the kernel then follows. `#!/proc/self/exe` (CVE-2019-5736) is in `entering`, with the loop that tries to
+//! write.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! Who a process is, what decides it, and what of the image's has no say (CVE-2018-15664, 2019-14271, 2022-24769, 2022-29162,
-//! 2024-0132, 2025-23266, youki 2025-27612, containerd 2024-40635, 2026-46680). More about users is in `privileges`.
+//! Who a process is, what decides it, and what of the image's has no say (CVE-2018-15664, 2019-14271, 2022-24769,
+//! 2022-29162, 2024-0132, 2025-23266, youki 2025-27612, containerd 2024-40635, 2026-46680). More about users is in
+//! `privileges`.
 
 use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,5 +1,5 @@
-//! The kernel's own doors: procfs, sysctls, cgroups, devices (CVE-2019-16884, 2022-0492, 2022-0811, 2023-25809, 2025-52881,
-//! youki 2025-62596).
+//! The kernel's own doors: procfs, sysctls, cgroups, devices (CVE-2019-16884, 2022-0492, 2022-0811, 2023-25809,
+//! 2025-52881, youki 2025-62596).
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -137,8 +137,8 @@ pub fn register(t: &mut Registry) {
     });
 
     t.add("nothing is mounted over what labels are written through", async |c| {
-        // CVE-2019-16884, 2025-52881: with a file system of the attacker's at /proc/self/attr the label went into a file, and
-        // the process ran without.
+        // CVE-2019-16884, 2025-52881: with a file system of the attacker's at /proc/self/attr the label went into a
+        // file, and the process ran without.
         let canary = Canary::plant(c)?;
         for file in ["current", "exec", "apparmor/exec"] {
             let path = canary.directory.join("attr").join(file);

@@ -1,6 +1,7 @@
-//! What an image or a pod says of itself: labels, annotations, checkpoints. None of it steers anything on the host (containerd
-//! 2026-53488: an image's label was taken for the program that takes its logs; 2026-50195, 2026-53489, 2026-53492: checkpoints
-//! were believed; kata GHSA-rr59-xxvx-96qr: annotations became arguments of a program on the host).
+//! What an image or a pod says of itself: labels, annotations, checkpoints. None of it steers anything on the host
+//! (containerd 2026-53488: an image's label was taken for the program that takes its logs; 2026-50195, 2026-53489,
+//! 2026-53492: checkpoints were believed; kata GHSA-rr59-xxvx-96qr: annotations became arguments of a program on the
+//! host).
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 

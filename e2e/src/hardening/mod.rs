@@ -1,6 +1,6 @@
-//! The suite `hardening`: attacks that have worked elsewhere, tried on containers of ours, each with a canary on the host
-//! that must be neither read nor changed. Where the defence can be taken away, the same attack is shown to work without it:
-//! so it is known to be one.
+//! The suite `hardening`: attacks that have worked elsewhere, tried on containers of ours, each with a canary on the
+//! host that must be neither read nor changed. Where the defence can be taken away, the same attack is shown to work
+//! without it: so it is known to be one.
 
 mod attest;
 mod canary;
@@ -81,8 +81,8 @@ fn shown(count: usize) {
     SHOWN.set(SHOWN.get() + count);
 }
 
-/// What an attack came to. Ours has to stand; where the yardstick falls (a distribution's runc may be old), the attack is shown
-/// to be one.
+/// What an attack came to. Ours has to stand; where the yardstick falls (a distribution's runc may be old), the attack
+/// is shown to be one.
 fn judge(c: &Ctx, outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(_) if !c.is_nucleus() => {

@@ -1,5 +1,5 @@
-//! Where a pod's packets may go. Each pod's network is a pair of interfaces between two containers, in namespaces that end with
-//! them: real packets, none of which leaves the machine.
+//! Where a pod's packets may go. Each pod's network is a pair of interfaces between two containers, in namespaces that
+//! end with them: real packets, none of which leaves the machine.
 
 use anyhow::{Result, ensure};
 use containerd_client::tonic::Code;

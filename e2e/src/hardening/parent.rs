@@ -1,5 +1,5 @@
-//! What the shim's parent leaves to it, which is no container's business: descriptors, environment, umask (CVE-2024-21626,
-//! containerd 2024-25621).
+//! What the shim's parent leaves to it, which is no container's business: descriptors, environment, umask
+//! (CVE-2024-21626, containerd 2024-25621).
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

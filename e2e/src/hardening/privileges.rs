@@ -1,5 +1,5 @@
-//! What programs of the image's can become (CVE-2022-24769, 2022-29162), and user numbers that are read as others than were
-//! said (containerd 2024-40635, 2026-46680, crun 2026-30892).
+//! What programs of the image's can become (CVE-2022-24769, 2022-29162), and user numbers that are read as others than
+//! were said (containerd 2024-40635, 2026-46680, crun 2026-30892).
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ use crate::{same, spec};
 const NET_RAW: u32 = 13;
 const SYS_ADMIN: u32 = 21;
 
-/// Capabilities of a file, as capabilities(7) has them in version 2: permitted, inheritable, and whether they are effective.
+/// Capabilities of a file, as capabilities(7) has them in version 2: permitted, inheritable, and whether they are
+/// effective.
 fn give(path: &Path, permitted: u32, inheritable: u32, effective: bool) -> Result<()> {
     let words = [0x0200_0000 | u32::from(effective), permitted, inheritable, 0, 0];
     let value: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

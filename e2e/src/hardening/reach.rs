@@ -77,7 +77,8 @@ fn table(columns: &[(&str, &Value)]) -> String {
     text
 }
 
-/// Calls that a distribution's libseccomp is too old to know by name are left out of its filter, whatever the profile says.
+/// Calls that a distribution's libseccomp is too old to know by name are left out of its filter, whatever the profile
+/// says.
 fn without_what_runc_cannot_name(facts: &Value, runc: &Value) -> Value {
     const NAME: &str = "the same, RuntimeDefault";
     let newest = runc[NAME]

@@ -1,4 +1,5 @@
-//! Landlock's rules of one's own, and the tier `strict`: what is outside of them is out of reach, for init and for execs.
+//! Landlock's rules of one's own, and the tier `strict`: what is outside of them is out of reach, for init and for
+//! execs.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};

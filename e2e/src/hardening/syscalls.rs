@@ -1,5 +1,5 @@
-//! The kernel's system calls (CVE-2019-10063, and what CVE-2016-0728, 2021-22555, 2021-26708, 2022-0185, 2022-1015, 2026-31431
-//! and io_uring's many needed first): what a filter denies, whatever convention a call is made by.
+//! The kernel's system calls (CVE-2019-10063, and what CVE-2016-0728, 2021-22555, 2021-26708, 2022-0185, 2022-1015,
+//! 2026-31431 and io_uring's many needed first): what a filter denies, whatever convention a call is made by.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -153,8 +153,8 @@ pub fn register(t: &mut Registry) {
         let output = container.sh("mkdir /tmp/d 2>/dev/null; ls /tmp").await?;
         attacked(1);
         same!(output.ok()?, "");
-        // AUDIT_SECCOMP is type 1326. Not every kernel tells it, an audit daemon would take it away, and it is limited in its
-        // rate: so this is for who reads it.
+        // AUDIT_SECCOMP is type 1326. Not every kernel tells it, an audit daemon would take it away, and it is limited
+        // in its rate: so this is for who reads it.
         let log = std::process::Command::new("dmesg").output()?;
         let log = String::from_utf8_lossy(&log.stdout);
         let told = log.lines().filter(|line| line.contains("type=1326")).count();

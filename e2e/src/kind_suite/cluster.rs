@@ -1,4 +1,5 @@
-//! A cluster: kind makes it, as kind-config/ says and with what it takes to do without the internet; its network is given here.
+//! A cluster: kind makes it, as kind-config/ says and with what it takes to do without the internet; its network is
+//! given here.
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ pub struct Cluster<'a> {
     pub before: Vec<super::release::NodeState>,
 }
 
-/// What every cluster here needs: kubelet leaves nodes with cgroup v1 alone by now, and nothing may need a capability that
-/// this machine's root may lack.
+/// What every cluster here needs: kubelet leaves nodes with cgroup v1 alone by now, and nothing may need a capability
+/// that this machine's root may lack.
 const KUBELET: &str = "\
 kind: KubeletConfiguration
 apiVersion: kubelet.config.k8s.io/v1beta1

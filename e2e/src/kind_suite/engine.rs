@@ -1,4 +1,5 @@
-//! dockerd, private: its data are kept from run to run, because the node image is in them; all else ends with the namespaces.
+//! dockerd, private: its data are kept from run to run, because the node image is in them; all else ends with the
+//! namespaces.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! runc for a machine whose root lacks capabilities: what a privileged container is to have beyond them is left out, so that
-//! `docker run --privileged` gives what there is instead of failing.
+//! runc for a machine whose root lacks capabilities: what a privileged container is to have beyond them is left out, so
+//! that `docker run --privileged` gives what there is instead of failing.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! A Deployment behind a Service, and a pod that asks it without a pause: what changes under it must not lose a request.
+//! A Deployment behind a Service, and a pod that asks it without a pause: what changes under it must not lose a
+//! request.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -77,7 +78,8 @@ impl<'a> Load<'a> {
         patched.context("change the Deployment").map(drop)
     }
 
-    /// Waits until as many pods as wanted are there and ready, of the latest template, and no others: those that go are gone.
+    /// Waits until as many pods as wanted are there and ready, of the latest template, and no others: those that go are
+    /// gone.
     pub async fn until_settled(&self) -> Result<()> {
         eventually("the Deployment to be as it is to be", LIMIT, async || {
             let deployment = self.space.api::<Deployment>().get(NAME).await?;

@@ -1,8 +1,9 @@
-//! What exec costs in a cluster: CPU time of the runtime, of containerd and of kubelet, for the class and for runc on the same node.
+//! What exec costs in a cluster: CPU time of the runtime, of containerd and of kubelet, for the class and for runc on
+//! the same node.
 //!
-//! The runtime's share is what its shim, what this has reaped (runc's own processes, the commands) and what it still has as
-//! children (the holder) have used: the kernel counts that per process. Rounds are interleaved, so that whatever else the machine does
-//! hits both.
+//! The runtime's share is what its shim, what this has reaped (runc's own processes, the commands) and what it still
+//! has as children (the holder) have used: the kernel counts that per process. Rounds are interleaved, so that whatever
+//! else the machine does hits both.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The suite `kind`: Kubernetes 1.37.2 with containerd 2.4.2 in a kind cluster of this suite's own, on which pods run as those of
-//! users do. Nothing is pulled and nothing installed: the node image is made here, and dockerd lives in namespaces that end with it.
+//! The suite `kind`: Kubernetes 1.37.2 with containerd 2.4.2 in a kind cluster of this suite's own, on which pods run
+//! as those of users do. Nothing is pulled and nothing installed: the node image is made here, and dockerd lives in
+//! namespaces that end with it.
 
 mod behaviours;
 mod cluster;

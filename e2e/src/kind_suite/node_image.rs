@@ -1,5 +1,5 @@
-//! The image that kind starts nodes from, made here: a Debian with kind's own node files, Kubernetes' programs, and containerd's
-//! store with the images of the control plane and of the tests in it.
+//! The image that kind starts nodes from, made here: a Debian with kind's own node files, Kubernetes' programs, and
+//! containerd's store with the images of the control plane and of the tests in it.
 
 use std::path::{Path, PathBuf};
 
@@ -152,7 +152,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// An image that somebody else made, of this machine's docker or an archive of its; the tests' own images beside it.
+    /// An image that somebody else made, of this machine's docker or an archive of its; the tests' own images beside
+    /// it.
     async fn beside(&self, tools: &Tools, given: &str) -> Result<NodeImage> {
         let directory = home().join("given");
         if directory.exists() {

@@ -1,4 +1,5 @@
-//! The suite as the machine sees it: what is built before, one process in namespaces of its own, and a look for what it left.
+//! The suite as the machine sees it: what is built before, one process in namespaces of its own, and a look for what it
+//! left.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -124,7 +125,8 @@ async fn prepare(tools: &Tools, node_image: Option<&str>) -> Result<Host> {
     })
 }
 
-/// Runs the rest of the suite where no process, mount, interface or rule of it can be the machine's, and all of them end with it.
+/// Runs the rest of the suite where no process, mount, interface or rule of it can be the machine's, and all of them
+/// end with it.
 async fn apart(setting: &Path) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     let mut unshare = Command::new("unshare");

@@ -1,5 +1,5 @@
-//! The chart's release on a cluster, as a cluster's administrator makes it: the Dockerfile built, the image loaded into the nodes,
-//! helm.
+//! The chart's release on a cluster, as a cluster's administrator makes it: the Dockerfile built, the image loaded into
+//! the nodes, helm.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +48,8 @@ pub async fn look(cluster: &Cluster<'_>) -> Result<Vec<NodeState>> {
     Ok(states)
 }
 
-/// Builds the image, brings it to the nodes, installs the chart and waits until every node is ready for pods of the classes.
+/// Builds the image, brings it to the nodes, installs the chart and waits until every node is ready for pods of the
+/// classes.
 pub async fn install(cluster: &Cluster<'_>) -> Result<()> {
     let shim = std::fs::read(&cluster.setting.shim).context("read the shim")?;
     load(cluster, TAG, &shim).await?;
@@ -64,7 +65,8 @@ pub async fn install(cluster: &Cluster<'_>) -> Result<()> {
     rolled_out(cluster).await
 }
 
-/// `helm install` or `helm upgrade` of this release; on all nodes at the same time, because each one's installation is seen by itself.
+/// `helm install` or `helm upgrade` of this release; on all nodes at the same time, because each one's installation is
+/// seen by itself.
 pub async fn helm(cluster: &Cluster<'_>, verb: &str, more: &[&str]) -> Result<String> {
     let chart = text(&root().join("charts/nucleus"));
     let mut helm = cluster.helm(&[verb, NAME, &chart, "--namespace", NAMESPACE]);

@@ -94,8 +94,8 @@ fn glibc(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Builds the base unless it is there. The inner error is a reason why this host cannot have a machine; the outer one is a
-/// fault of ours.
+/// Builds the base unless it is there. The inner error is a reason why this host cannot have a machine; the outer one
+/// is a fault of ours.
 pub async fn prepare() -> Result<Result<Host, Error>> {
     if std::env::consts::ARCH != "x86_64" {
         return Ok(Err(anyhow!(

@@ -1,7 +1,7 @@
-//! The suite `node`: a node with cgroup v2, systemd and AppArmor, which the machine of a developer may not have. A Debian 12
-//! of its own under qemu, emulated: containerd 1.6 and runc are Debian's, the shim and the tests are ours. In it run the
-//! behaviours of `task` that depend on such a node, a smoke of the others, and some that only such a node can show; on the
-//! driver cgroupfs and on systemd's, with the runc shim first.
+//! The suite `node`: a node with cgroup v2, systemd and AppArmor, which the machine of a developer may not have. A
+//! Debian 12 of its own under qemu, emulated: containerd 1.6 and runc are Debian's, the shim and the tests are ours. In
+//! it run the behaviours of `task` that depend on such a node, a smoke of the others, and some that only such a node
+//! can show; on the driver cgroupfs and on systemd's, with the runc shim first.
 
 mod apparmor;
 mod behaviours;

@@ -1,4 +1,5 @@
-//! Programs out of the Go module proxy. Each group has its own go.mod below `e2e/tools`, because their dependencies disagree.
+//! Programs out of the Go module proxy. Each group has its own go.mod below `e2e/tools`, because their dependencies
+//! disagree.
 
 use std::path::{Path, PathBuf};
 
@@ -38,8 +39,8 @@ pub const HELM: Group = Group {
     tests: &[],
 };
 
-/// runsc and gVisor's own shim, as `shim`. The commit of gVisor's `go` branch carries no version of its own: it is given that of its
-/// release.
+/// runsc and gVisor's own shim, as `shim`. The commit of gVisor's `go` branch carries no version of its own: it is
+/// given that of its release.
 pub const GVISOR: Group = Group {
     name: "gvisor",
     what: "build runsc of 2026-02-24 and its own shim (about two minutes, once)",
@@ -198,7 +199,8 @@ impl Group {
             ])
             .env("CGO_ENABLED", "0")
             .env("GOWORK", "off")
-            // Compilers live for seconds, and memory for two of them is there: a fifth of the processors' time is not spent on collecting.
+            // Compilers live for seconds, and memory for two of them is there: a fifth of the processors' time is not
+            // spent on collecting.
             .env("GOGC", "800")
             .current_dir(module);
         command

@@ -67,7 +67,8 @@ pub async fn prepare() -> Result<()> {
     std::fs::write(&done, "").with_context(|| format!("write {}", done.display()))
 }
 
-/// The new system's own apt-get, which knows how to order what depends on each other. It sees a /proc, which ends with it.
+/// The new system's own apt-get, which knows how to order what depends on each other. It sees a /proc, which ends with
+/// it.
 fn apt_get(root: &Path) -> Command {
     let mut command = Command::new("unshare");
     command

@@ -1,6 +1,6 @@
 //! The suite `software`: what people run in containers, out of Debian's packages, does under nucleus what it does under
-//! runc. Each container has what an ordinary pod has: containerd's seccomp profile, its capabilities, a memory limit, cgroups to
-//! read, and a root file system that it may write to.
+//! runc. Each container has what an ordinary pod has: containerd's seccomp profile, its capabilities, a memory limit,
+//! cgroups to read, and a root file system that it may write to.
 
 pub mod image;
 mod languages;

@@ -1,4 +1,5 @@
-//! Servers: they start as root and become somebody, fork workers, share memory, sync to disk, and end when they are told.
+//! Servers: they start as root and become somebody, fork workers, share memory, sync to disk, and end when they are
+//! told.
 
 use anyhow::{Result, ensure};
 

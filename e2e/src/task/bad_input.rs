@@ -366,8 +366,8 @@ fn races(t: &mut Registry) {
             let container = c.container().start().await?;
             container.wait().await?;
             let (first, second) = tokio::join!(container.delete(), container.delete());
-            // containerd asks the shim twice. runc's may fail the first request when the second one comes amid it, and then tell
-            // both that it was the other.
+            // containerd asks the shim twice. runc's may fail the first request when the second one comes amid it, and
+            // then tell both that it was the other.
             anyhow::ensure!(
                 first.is_ok() || second.is_ok() || !c.is_nucleus(),
                 "{first:?} {second:?}"

@@ -137,8 +137,8 @@ fn of_shims(t: &mut Registry) {
             for later in [false, true, false, true] {
                 let container = c.container().waiting().prepare().await?;
                 let (created, ()) = tokio::join!(container.create(), kill_creating_shim(container.id(), later));
-                // A shim that dies before containerd has reached it is told to nobody: containerd runs no `delete`. What stays is
-                // its socket, dead, in the way of no one; the container's next shim takes its place.
+                // A shim that dies before containerd has reached it is told to nobody: containerd runs no `delete`.
+                // What stays is its socket, dead, in the way of no one; the container's next shim takes its place.
                 if let Err(error) = created
                     && format!("{error:#}").contains("connection refused")
                 {

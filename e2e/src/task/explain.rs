@@ -1,5 +1,5 @@
-//! `nucleus explain` before anything runs, of bundles and manifests, and `nucleus digest`: what it says is what then comes.
-//! Of containers that run: `audit`.
+//! `nucleus explain` before anything runs, of bundles and manifests, and `nucleus digest`: what it says is what then
+//! comes. Of containers that run: `audit`.
 
 use std::process::Output;
 

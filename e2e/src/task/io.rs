@@ -138,8 +138,8 @@ fn fifos(t: &mut Registry) {
     );
 }
 
-/// A program on the host that takes a container's streams, as containerd's logging protocol says: descriptors 3 and 4 are
-/// stdout and stderr, closing 5 says that it is ready.
+/// A program on the host that takes a container's streams, as containerd's logging protocol says: descriptors 3 and 4
+/// are stdout and stderr, closing 5 says that it is ready.
 fn logger(c: &Ctx, body: &str) -> Result<(String, PathBuf)> {
     let program = c.directory.join("logger");
     let log = c.directory.join("log");

@@ -1,5 +1,5 @@
-//! Every field of `linux.resources`, read back from the kernel: one table for cgroup v1 and v2, which runc's shim has to
-//! agree with. Devices have a subject of their own.
+//! Every field of `linux.resources`, read back from the kernel: one table for cgroup v1 and v2, which runc's shim has
+//! to agree with. Devices have a subject of their own.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -20,8 +20,8 @@ struct Field {
     runc: bool,
 }
 
-/// Where a value is found: any of these files, each with a line or a word of it. None where the mode of cgroups has no such
-/// limit.
+/// Where a value is found: any of these files, each with a line or a word of it. None where the mode of cgroups has no
+/// such limit.
 type Found = Vec<(&'static str, String)>;
 
 impl Field {

@@ -1,5 +1,5 @@
-//! Suites of other projects, run with runc's shim and with ours: what passes with the first has to pass with the second,
-//! or its difference is written down with the reason.
+//! Suites of other projects, run with runc's shim and with ours: what passes with the first has to pass with the
+//! second, or its difference is written down with the reason.
 
 pub mod report;
 
@@ -8,9 +8,9 @@ use crate::harness::Tally;
 
 pub use report::{Report, TestResult, Verdict};
 
-/// Failed tests up to this number are tried once more, with either runtime, and that is printed. Some race with what they look
-/// at: containerd's `TestDaemonReconnectsToShimIOPipesOnRestart` reads containerd's log right after a kill, and a kill that is
-/// answered in two milliseconds can be faster than containerd copies its log.
+/// Failed tests up to this number are tried once more, with either runtime, and that is printed. Some race with what
+/// they look at: containerd's `TestDaemonReconnectsToShimIOPipesOnRestart` reads containerd's log right after a kill,
+/// and a kill that is answered in two milliseconds can be faster than containerd copies its log.
 pub const MOST_AGAIN: usize = 3;
 
 /// How one suite's tests are called and which of them are meant to differ.

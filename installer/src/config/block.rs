@@ -1,7 +1,7 @@
 //! Our part of a file that is not ours: some lines between two marks, at its end.
 //!
-//! TOML lets a table stand anywhere, so nothing before the block is touched: neither comments nor order nor blanks. Taken
-//! out again, the file has the bytes that it had, also when its owner edited the rest of it meanwhile.
+//! TOML lets a table stand anywhere, so nothing before the block is touched: neither comments nor order nor blanks.
+//! Taken out again, the file has the bytes that it had, also when its owner edited the rest of it meanwhile.
 
 /// The text before the owner's name in the first line.
 const BEGIN: &str = "# BEGIN nucleus, of ";

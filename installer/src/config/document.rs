@@ -32,8 +32,8 @@ impl Version {
         self >= Self::V3
     }
 
-    /// The handler that containerd has where none is configured. Before 2.0 the first one that is configured replaces it, and
-    /// then the CRI plugin does not load, for want of its default runtime.
+    /// The handler that containerd has where none is configured. Before 2.0 the first one that is configured replaces
+    /// it, and then the CRI plugin does not load, for want of its default runtime.
     pub fn default_handler(self) -> String {
         let plugin = self.plugin();
         format!("[plugins.{plugin}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n")

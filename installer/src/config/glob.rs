@@ -1,7 +1,7 @@
 //! The patterns of containerd's `imports`.
 
-/// Whether a file's name matches a pattern with `*` and `?`. Character classes match nothing: what we cannot read, we do
-/// not rely on.
+/// Whether a file's name matches a pattern with `*` and `?`. Character classes match nothing: what we cannot read, we
+/// do not rely on.
 pub fn matches(pattern: &str, name: &str) -> bool {
     fn at(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.split_first(), name.split_first()) {

@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use super::Version;
 
-/// A handler of a RuntimeClass. Only what the shim can serve is in here: anything else would be a promise to the scheduler
-/// that no node keeps.
+/// A handler of a RuntimeClass. Only what the shim can serve is in here: anything else would be a promise to the
+/// scheduler that no node keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handler {
     /// The native runtime with the node's own policy.
@@ -94,8 +94,8 @@ impl Handler {
 
     /// Its tables for a configuration of this version, for files below this directory of the host.
     ///
-    /// With `named_by_path` the runtime's type is the shim's path: containerd 1.6 reads `runtime_path` and does not go by it, nor does
-    /// any version for a sandbox of the shim's.
+    /// With `named_by_path` the runtime's type is the shim's path: containerd 1.6 reads `runtime_path` and does not go
+    /// by it, nor does any version for a sandbox of the shim's.
     pub fn toml(self, version: Version, directory: &str, named_by_path: bool) -> String {
         let runtimes = format!("plugins.{}.containerd.runtimes.{}", version.plugin(), self.name());
         // Without pod_annotations containerd keeps a pod's annotations from the shim.

@@ -30,8 +30,8 @@ struct Frame {
     payload: Vec<u8>,
 }
 
-/// Calls a method and gives back the message of its answer; none where it answered with a status alone, which is an error
-/// of gRPC.
+/// Calls a method and gives back the message of its answer; none where it answered with a status alone, which is an
+/// error of gRPC.
 pub(super) fn unary(mut stream: impl Read + Write, method: &str, request: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let window = u32::try_from(LIMIT).unwrap_or(u32::MAX).to_be_bytes();
     let mut settings = vec![0, 2, 0, 0, 0, 0, 0, 4];

@@ -1,5 +1,5 @@
-//! Durable writes: a temporary file beside, fsync, rename, fsync of the directory. Whoever reads sees the old file or the
-//! new one; a program that runs keeps its own (no `Text file busy`).
+//! Durable writes: a temporary file beside, fsync, rename, fsync of the directory. Whoever reads sees the old file or
+//! the new one; a program that runs keeps its own (no `Text file busy`).
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -68,8 +68,8 @@ pub(super) fn remove_if_empty(directory: &Path) -> Result<(), NodeError> {
         Err(error)
             if matches!(
                 error.kind(),
-                // A directory that is mounted into our container is busy, and where the container's root is read-only the kernel
-                // looks at that first: it stays, empty.
+                // A directory that is mounted into our container is busy, and where the container's root is read-only
+                // the kernel looks at that first: it stays, empty.
                 io::ErrorKind::NotFound
                     | io::ErrorKind::DirectoryNotEmpty
                     | io::ErrorKind::ResourceBusy

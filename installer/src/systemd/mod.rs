@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bus::Bus;
 use message::Value;
 
-/// systemd's own socket, which no bus daemon and no AppArmor rule about buses stands in front of; then the system's bus.
+/// systemd's own socket, which no bus daemon and no AppArmor rule about buses stands in front of; then the system's
+/// bus.
 const SOCKETS: [(&str, bool); 2] = [("run/systemd/private", false), ("run/dbus/system_bus_socket", true)];
 /// Looks at a job this often.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,7 +1,7 @@
 //! The audit trail: what was decided for which container, one JSON object a line.
 //!
-//! Each event is one write to a file that is opened for it alone, so that the node may rotate the file whenever it likes, or one
-//! datagram to the journal. Nothing is kept in memory, and nothing is lost by a shim that is killed.
+//! Each event is one write to a file that is opened for it alone, so that the node may rotate the file whenever it
+//! likes, or one datagram to the journal. Nothing is kept in memory, and nothing is lost by a shim that is killed.
 
 mod journal;
 mod time;

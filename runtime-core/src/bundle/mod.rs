@@ -69,8 +69,8 @@ pub const FILE_NAME: &str = "config.json";
 pub const SIZE_LIMIT: u64 = 16 << 20;
 
 impl Bundle {
-    /// Reads `dir`/config.json. Neither the directory itself nor the file may be a symbolic link; unknown properties are
-    /// ignored, as the OCI spec demands; unknown values are errors.
+    /// Reads `dir`/config.json. Neither the directory itself nor the file may be a symbolic link; unknown properties
+    /// are ignored, as the OCI spec demands; unknown values are errors.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         if !dir.is_absolute() || dir.components().any(|part| part == Component::ParentDir) {
             return Err(Error::Path { dir: dir.into() });

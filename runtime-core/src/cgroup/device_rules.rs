@@ -12,8 +12,9 @@ pub(super) const WRITE: u8 = 2;
 pub(super) const MAKE: u8 = 4;
 pub(super) const FULL: u8 = READ | WRITE | MAKE;
 
-/// What every container may use, whatever the spec says, as with runc: mknod of anything (a node without the right to open
-/// it is harmless, and images hold them), /dev/null, zero, full, random, urandom, tty, the pseudo terminals, and tun.
+/// What every container may use, whatever the spec says, as with runc: mknod of anything (a node without the right to
+/// open it is harmless, and images hold them), /dev/null, zero, full, random, urandom, tty, the pseudo terminals, and
+/// tun.
 pub(super) const ALWAYS: [(char, Option<u32>, Option<u32>, u8); 11] = [
     ('c', ANY, ANY, MAKE),
     ('b', ANY, ANY, MAKE),

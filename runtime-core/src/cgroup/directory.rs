@@ -192,7 +192,8 @@ impl Directory {
         }
     }
 
-    /// Makes `uid` and `gid` the owners of one of its files, or of the directory itself; a file that is not there is none.
+    /// Makes `uid` and `gid` the owners of one of its files, or of the directory itself; a file that is not there is
+    /// none.
     pub fn give(&self, name: &str, uid: u32, gid: u32) -> Result<(), Error> {
         let path = if name.is_empty() {
             self.path.clone()

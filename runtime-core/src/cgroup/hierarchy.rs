@@ -87,8 +87,8 @@ pub fn mode() -> Result<Mode, Error> {
     host()?.mode()
 }
 
-/// systemd's own cgroup below the mount of `hierarchy`, without a leading slash: all its units are below it. Process 1 is
-/// in it or, since systemd 226, in init.scope below it. In a container with systemd that is not the root.
+/// systemd's own cgroup below the mount of `hierarchy`, without a leading slash: all its units are below it. Process 1
+/// is in it or, since systemd 226, in init.scope below it. In a container with systemd that is not the root.
 pub(super) fn of_systemd(hierarchy: &Hierarchy) -> Result<String, Error> {
     const FILE: &str = "/proc/1/cgroup";
     let memberships = parse_memberships(&read_proc(FILE)?)?;

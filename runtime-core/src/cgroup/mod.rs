@@ -1,11 +1,11 @@
 //! One container's cgroups: create, join, limits, freeze, kill, statistics, OOM.
 //!
-//! cgroup v1, hybrid and v2; made by ourselves (the driver cgroupfs) or by systemd as a scope. What a user can see follows
-//! runc: on v1 the same path in every hierarchy, the named and, on hybrid hosts, the unified one included; parents that had
-//! to be made stay when the container goes.
+//! cgroup v1, hybrid and v2; made by ourselves (the driver cgroupfs) or by systemd as a scope. What a user can see
+//! follows runc: on v1 the same path in every hierarchy, the named and, on hybrid hosts, the unified one included;
+//! parents that had to be made stay when the container goes.
 //!
-//! On the way of every container are [`Cgroup::create`], [`Cgroup::join_files`] and [`Cgroup::delete`]: no mount table is
-//! read there, files are opened below one fd a hierarchy, and no file is read that need not be.
+//! On the way of every container are [`Cgroup::create`], [`Cgroup::join_files`] and [`Cgroup::delete`]: no mount table
+//! is read there, files are opened below one fd a hierarchy, and no file is read that need not be.
 
 mod device_rules;
 mod directory;
@@ -104,8 +104,8 @@ enum Watch {
 }
 
 impl Cgroup {
-    /// Makes the cgroups at `path` (as `linux.cgroupsPath` gives it) and sets the limits. Relative paths are below our own
-    /// cgroup. What is missing above is made as well, and stays.
+    /// Makes the cgroups at `path` (as `linux.cgroupsPath` gives it) and sets the limits. Relative paths are below our
+    /// own cgroup. What is missing above is made as well, and stays.
     ///
     /// An empty cgroup that is there is used, as runc does.
     ///
@@ -192,8 +192,9 @@ impl Cgroup {
         Ok(Self { driver, unit })
     }
 
-    /// Whether [`Cgroup::create`] would find the cgroup in use; one look at one hierarchy. For whoever writes down that the
-    /// cgroup is a container's own before it is made: what is cleaned up by such a note must not be somebody else's.
+    /// Whether [`Cgroup::create`] would find the cgroup in use; one look at one hierarchy. For whoever writes down that
+    /// the cgroup is a container's own before it is made: what is cleaned up by such a note must not be somebody
+    /// else's.
     ///
     /// # Errors
     /// [`Error::Busy`].
@@ -222,8 +223,8 @@ impl Cgroup {
 
     /// The files into which a process writes "0" to place itself (v1 `tasks`), one a hierarchy.
     ///
-    /// Moves the writing **thread** alone, so it is for a process that has one. In the unified hierarchy, of a hybrid host or
-    /// alone, there is no such file: see [`Cgroup::clone_into`].
+    /// Moves the writing **thread** alone, so it is for a process that has one. In the unified hierarchy, of a hybrid
+    /// host or alone, there is no such file: see [`Cgroup::clone_into`].
     pub fn join_files(&self) -> Result<Vec<OwnedFd>, Error> {
         match &self.driver {
             Driver::V1(v1) => v1.join_files(),
@@ -231,8 +232,8 @@ impl Cgroup {
         }
     }
 
-    /// The directory to be given to clone3(2)'s CLONE_INTO_CGROUP: the container's cgroup in the unified hierarchy. None on
-    /// a host without one.
+    /// The directory to be given to clone3(2)'s CLONE_INTO_CGROUP: the container's cgroup in the unified hierarchy.
+    /// None on a host without one.
     ///
     /// There is no cheap way for a process to move itself there: the first write to `cgroup.procs` after a quiet moment
     /// waits some ten milliseconds for a grace period, and `cgroup.threads` does not cross domains.
@@ -243,8 +244,8 @@ impl Cgroup {
         }
     }
 
-    /// Puts a process into the container's cgroup in the unified hierarchy, if there is one, from outside: for what cannot be
-    /// forked into it. Slow after a quiet moment, see [`Cgroup::clone_into`].
+    /// Puts a process into the container's cgroup in the unified hierarchy, if there is one, from outside: for what
+    /// cannot be forked into it. Slow after a quiet moment, see [`Cgroup::clone_into`].
     ///
     /// Where the container hands controllers on to cgroups that it made, as a systemd of its own does, its own takes no
     /// process any more (cgroups(7), "no internal processes"): then it is put where `init` is, as runc does.
@@ -264,8 +265,8 @@ impl Cgroup {
         }
     }
 
-    /// Sends `signal` to every process in the cgroups; for SIGKILL repeated until none is left that was there, frozen or
-    /// not. Never signals a process that is not in the cgroup.
+    /// Sends `signal` to every process in the cgroups; for SIGKILL repeated until none is left that was there, frozen
+    /// or not. Never signals a process that is not in the cgroup.
     ///
     /// # Errors
     /// [`Error::Survivors`] where processes are left ten seconds after SIGKILL; [`Error::Signal`] for a number that is none;
@@ -277,16 +278,17 @@ impl Cgroup {
         }
     }
 
-    /// Kills what is left and removes the cgroups, with those that the container made below; no error where they are gone.
-    /// Waits at most `limit` for processes to leave.
+    /// Kills what is left and removes the cgroups, with those that the container made below; no error where they are
+    /// gone. Waits at most `limit` for processes to leave.
     ///
     /// # Errors
     /// [`Error::Survivors`] and [`Error::NotRemoved`] when `limit` is over: they name what is left.
     pub fn delete(&self, limit: Duration) -> Result<(), Error> {
         let begun = Instant::now();
         if let Some(unit) = &self.unit {
-            // Emptied by us, since systemd asks first and kills later; removed by systemd, which looks into its cgroup to
-            // see that a scope has ended. What it leaves, those of v1 that it does not know for one, is removed below.
+            // Emptied by us, since systemd asks first and kills later; removed by systemd, which looks into its cgroup
+            // to see that a scope has ended. What it leaves, those of v1 that it does not know for one, is removed
+            // below.
             let deadline = begun + limit;
             match &self.driver {
                 Driver::V1(v1) => v1.empty(deadline)?,
@@ -305,8 +307,9 @@ impl Cgroup {
         }
     }
 
-    /// Sets limits on a living container, in an order that is safe both up and down. What `resources` does not name stays as
-    /// it is, and so do the device rules (as with runc: callers send the whole of `linux.resources` to change one number).
+    /// Sets limits on a living container, in an order that is safe both up and down. What `resources` does not name
+    /// stays as it is, and so do the device rules (as with runc: callers send the whole of `linux.resources` to change
+    /// one number).
     ///
     /// # Errors
     /// [`Error::Write`] names the file and the value that the kernel refused; what comes before it in the order cpu, cpuset,
@@ -370,8 +373,8 @@ impl Cgroup {
     }
 }
 
-/// What all of a pod used: the figures of `parent`, its own cgroup as CRI names it: a path, or one of systemd's slices. Nothing,
-/// where it is not there yet.
+/// What all of a pod used: the figures of `parent`, its own cgroup as CRI names it: a path, or one of systemd's slices.
+/// Nothing, where it is not there yet.
 ///
 /// # Errors
 /// [`Error::Path`] for a name that is none.
@@ -408,9 +411,9 @@ impl OomWatch {
         }
     }
 
-    /// How many OOM kills there were since the last call (`oom_kill` of memory.oom_control on v1, of memory.events on v2); drains the fd. 0 where the
-    /// cgroup has gone. Ask also when a process has ended: a kill for want of memory on the whole host counts here, but makes
-    /// no event.
+    /// How many OOM kills there were since the last call (`oom_kill` of memory.oom_control on v1, of memory.events on
+    /// v2); drains the fd. 0 where the cgroup has gone. Ask also when a process has ended: a kill for want of memory on
+    /// the whole host counts here, but makes no event.
     pub fn take(&mut self) -> Result<u64, Error> {
         match &mut self.watch {
             Watch::V1(watch) => watch.take(),
@@ -427,8 +430,8 @@ impl OomWatch {
         }
     }
 
-    /// Whether an event came that no kill was counted for yet: v1 tells of the lack of memory before it kills, and then no
-    /// more. Ask [`OomWatch::take`] again a few milliseconds later.
+    /// Whether an event came that no kill was counted for yet: v1 tells of the lack of memory before it kills, and then
+    /// no more. Ask [`OomWatch::take`] again a few milliseconds later.
     pub fn pending(&self) -> bool {
         match &self.watch {
             Watch::V1(watch) => watch.pending(),

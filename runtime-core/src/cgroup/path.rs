@@ -22,8 +22,8 @@ pub(super) enum CgroupsPath {
 }
 
 impl CgroupsPath {
-    /// Checks `path` as the OCI spec's "Cgroups Path" has it. One that names the root or our own cgroup itself is refused:
-    /// everything in a container's cgroup is killed in the end. So is `..`, wherever it would lead.
+    /// Checks `path` as the OCI spec's "Cgroups Path" has it. One that names the root or our own cgroup itself is
+    /// refused: everything in a container's cgroup is killed in the end. So is `..`, wherever it would lead.
     pub(super) fn parse(path: &str) -> Result<Self, Error> {
         let fault = |fault| Error::Path {
             path: path.chars().take(256).collect(),

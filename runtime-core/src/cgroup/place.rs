@@ -20,8 +20,8 @@ pub(super) fn place(part: &Directory, pid: i32, init: Option<i32>) -> Result<(),
     }
 }
 
-/// The cgroup below `part` that `init` is in. Its name is the container's word, and cannot lead out: none is called `..`,
-/// and there are no links.
+/// The cgroup below `part` that `init` is in. Its name is the container's word, and cannot lead out: none is called
+/// `..`, and there are no links.
 fn beside(part: &Directory, init: i32) -> Option<Directory> {
     let text = std::fs::read_to_string(format!("/proc/{init}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;

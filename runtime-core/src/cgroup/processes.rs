@@ -16,7 +16,8 @@ const PASSES_OF_SIGNAL: u32 = 16;
 /// pidfds held at a time: far below the usual limit of 1,024 open files.
 pub(super) const BATCH: usize = 128;
 
-/// Every process of a cgroup and those below it; empty where it is gone. Dead ones that nobody has reaped are not listed.
+/// Every process of a cgroup and those below it; empty where it is gone. Dead ones that nobody has reaped are not
+/// listed.
 pub(super) fn processes(top: &Directory) -> Result<Vec<i32>, Error> {
     let mut pids = Vec::new();
     let mut pending = vec![top.clone()];
@@ -51,8 +52,8 @@ pub(super) fn others(top: &Directory) -> Result<Vec<i32>, Error> {
     Ok(pids)
 }
 
-/// Sends `signal`, which is not SIGKILL, once to every process of `part` and below. A process that forks meanwhile leaves a
-/// child that is found by the next pass.
+/// Sends `signal`, which is not SIGKILL, once to every process of `part` and below. A process that forks meanwhile
+/// leaves a child that is found by the next pass.
 pub(super) fn signal_all(part: &Directory, signal: Signal) -> Result<(), Error> {
     let mut signalled = HashSet::new();
     for _ in 0..PASSES_OF_SIGNAL {
@@ -68,8 +69,8 @@ pub(super) fn signal_all(part: &Directory, signal: Signal) -> Result<(), Error> 
 }
 
 /// Sends `signal` to those of `pids` that are in `part`, and returns their pidfds. A pid that was reused in between is
-/// never hit: after the pidfds are open the list is read again, so that what a pidfd stands for is either a process that
-/// the list names, or dead.
+/// never hit: after the pidfds are open the list is read again, so that what a pidfd stands for is either a process
+/// that the list names, or dead.
 pub(super) fn send(part: &Directory, pids: &[i32], signal: Signal) -> Result<Vec<OwnedFd>, Error> {
     let failed = |pid, source| Error::Send {
         signal: signal.as_raw(),
@@ -98,8 +99,8 @@ pub(super) fn send(part: &Directory, pids: &[i32], signal: Signal) -> Result<Vec
     Ok(sent)
 }
 
-/// Waits until every one of them has ended, at most `limit`. Init of a PID namespace tells its end only when all others of
-/// the namespace were reaped, hence the limit.
+/// Waits until every one of them has ended, at most `limit`. Init of a PID namespace tells its end only when all others
+/// of the namespace were reaped, hence the limit.
 pub(super) fn wait(pidfds: &[OwnedFd], limit: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + limit;
     let mut waiting: Vec<&OwnedFd> = pidfds.iter().collect();

@@ -1,9 +1,11 @@
-//! Where a pod's connections may go: nftables rules in its network namespace, in place before its first container starts.
+//! Where a pod's connections may go: nftables rules in its network namespace, in place before its first container
+//! starts.
 //!
-//! The rules are a base chain of a table of ours, named after what they say. Each container of a pod brings its own; a chain
-//! that is there already is the same one, and another one stands beside it: what leaves has to be let through by all of them,
-//! so that a later container only ever tightens. They end with the namespace. Nobody in it can take them away, nor send past
-//! them, without CAP_NET_ADMIN or CAP_NET_RAW over it, which the Plan takes from every container with such a policy.
+//! The rules are a base chain of a table of ours, named after what they say. Each container of a pod brings its own; a
+//! chain that is there already is the same one, and another one stands beside it: what leaves has to be let through by
+//! all of them, so that a later container only ever tightens. They end with the namespace. Nobody in it can take them
+//! away, nor send past them, without CAP_NET_ADMIN or CAP_NET_RAW over it, which the Plan takes from every container
+//! with such a policy.
 
 mod attributes;
 mod netlink;
@@ -41,8 +43,8 @@ pub enum Error {
     Thread,
 }
 
-/// Lets nothing leave the network namespace that `path` names but what goes to `allowed`, stays on its loopback interface, or
-/// answers a connection that came from outside. The caller's thread stays where it is.
+/// Lets nothing leave the network namespace that `path` names but what goes to `allowed`, stays on its loopback
+/// interface, or answers a connection that came from outside. The caller's thread stays where it is.
 pub fn enforce_at(path: &Path, allowed: &[Reach]) -> Result<(), Error> {
     // A namespace is a thread's: one that ends afterwards enters it.
     std::thread::scope(|scope| {

@@ -18,8 +18,8 @@ const LIMIT: u64 = 64 << 10;
 /// As many as anybody has; a C library looks at three.
 const MOST: usize = 16;
 
-/// The name servers of the file that `spec` mounts at /etc/resolv.conf, where `policy` has a use for them; none where there is no
-/// such mount, or no such file.
+/// The name servers of the file that `spec` mounts at /etc/resolv.conf, where `policy` has a use for them; none where
+/// there is no such mount, or no such file.
 pub fn name_servers(spec: &Spec, policy: &Policy) -> Vec<IpAddr> {
     if !matches!(&policy.egress.value, Egress::Only(list) if list.contains(&Destination::Dns)) {
         return Vec::new();

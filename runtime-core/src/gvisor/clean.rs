@@ -1,4 +1,5 @@
-//! What is left of a sandbox whose shim died: files. Its processes are in cgroups, which are cleaned like any container's.
+//! What is left of a sandbox whose shim died: files. Its processes are in cgroups, which are cleaned like any
+//! container's.
 
 use std::path::{Component, Path};
 

@@ -11,9 +11,9 @@ pub const CONSOLE_FD: i32 = 4;
 
 /// What comes before runsc's verb, always the same for one sandbox: the sentry is started with it.
 ///
-/// cgroups are ours. seccomp profiles, set-user-ID programs and raw sockets are as the spec says of each container; without
-/// these flags the sentry would ignore the first, refuse the second where it is allowed, and take CAP_NET_RAW away in silence.
-/// `logs` is the directory for this pod's debug logs.
+/// cgroups are ours. seccomp profiles, set-user-ID programs and raw sockets are as the spec says of each container;
+/// without these flags the sentry would ignore the first, refuse the second where it is allowed, and take CAP_NET_RAW
+/// away in silence. `logs` is the directory for this pod's debug logs.
 pub fn global(config: &Config, state: &Path, network: Network, overlay: Overlay, logs: Option<&Path>) -> Vec<String> {
     let mut line = vec![
         "runsc".into(),
@@ -50,7 +50,8 @@ pub fn create(id: &str, bundle: &Path, pid_file: Option<&Path>, terminal: bool) 
     arguments
 }
 
-/// `create` and `start` in one, for a container that joins a sandbox: what it has to say beforehand, it says to the sentry alone.
+/// `create` and `start` in one, for a container that joins a sandbox: what it has to say beforehand, it says to the
+/// sentry alone.
 pub fn run(id: &str, bundle: &Path) -> Vec<String> {
     vec![
         "run".into(),

@@ -43,8 +43,8 @@ pub struct Container {
     pub(super) role: Role,
     pub(super) container: plan::Container,
     pub(super) cgroup: Cgroup,
-    /// Whether runsc knows of it since Create: of a pod's first container, and of one with a terminal, whose console it makes
-    /// then. To any other a single runsc does both, at Start.
+    /// Whether runsc knows of it since Create: of a pod's first container, and of one with a terminal, whose console it
+    /// makes then. To any other a single runsc does both, at Start.
     pub(super) was_announced: bool,
     /// Signals to the container's first process, and to all of them.
     pub(super) init: Arc<Process>,
@@ -108,7 +108,8 @@ impl Container {
         self.end_place()?;
         match ran {
             Ok(()) => {}
-            // A program that ends at once takes its sentry along before runsc has heard that it runs. Its status is the sentry's.
+            // A program that ends at once takes its sentry along before runsc has heard that it runs. Its status is the
+            // sentry's.
             Err(Error::Runsc { text, .. }) if self.role == Role::Root && is_hung_up(&text) && self.ends_soon() => {}
             Err(error) => {
                 // As natively: what could not be started has ended.
@@ -184,7 +185,8 @@ impl Container {
     pub fn signal(&self, signal: i32) -> Result<bool, Error> {
         if self.inner().started {
             let sent = self.init.signal(signal);
-            // A sentry that does not even answer to this one is ended as a whole; a member's pod is containerd's to end.
+            // A sentry that does not even answer to this one is ended as a whole; a member's pod is containerd's to
+            // end.
             return match sent {
                 Err(_) if signal == libc::SIGKILL && self.role == Role::Root => self.sandbox.kill(),
                 sent => sent,

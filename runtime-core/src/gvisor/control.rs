@@ -1,8 +1,8 @@
 //! The sentry's control socket: gVisor's `urpc`, which is one JSON object there and one back, with fds beside the first
 //! (`pkg/urpc`; the methods are those of `runsc/boot/controller.go`, at [`super::MINIMUM`]).
 //!
-//! What answers is the side that may have been taken over: answers are bounded in size and time, and only ever read as numbers
-//! and texts.
+//! What answers is the side that may have been taken over: answers are bounded in size and time, and only ever read as
+//! numbers and texts.
 
 use std::io;
 use std::os::fd::AsRawFd as _;

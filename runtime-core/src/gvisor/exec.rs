@@ -123,8 +123,8 @@ impl Container {
         })
     }
 
-    /// With a terminal: a runsc is its session's leader for as long as it runs, and hands on the terminal's signals. Only the
-    /// kernel can say that somebody pressed ^C there, and it says it to such a process.
+    /// With a terminal: a runsc is its session's leader for as long as it runs, and hands on the terminal's signals.
+    /// Only the kernel can say that somebody pressed ^C there, and it says it to such a process.
     fn exec_attached(&self, process: &plan::Process, given: &oci::Process) -> Result<Launched, Error> {
         let number = {
             let mut inner = self.inner();

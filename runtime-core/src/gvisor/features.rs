@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// Nothing that [`super::spec`] would refuse. No `rro` and no idmap: containerd takes these for promises. No user namespace.
+/// Nothing that [`super::spec`] would refuse. No `rro` and no idmap: containerd takes these for promises. No user
+/// namespace.
 pub fn features() -> Value {
     let mut features = crate::host::features();
     let known = [

@@ -1,6 +1,7 @@
 //! Which more of runsc's flags a node may set (`gvisor.flags`), and with which values. Pure.
 //!
-//! A list of what is allowed: a flag that is not in it may be one that opens the sandbox, of this release or of a later one.
+//! A list of what is allowed: a flag that is not in it may be one that opens the sandbox, of this release or of a later
+//! one.
 
 use super::Error;
 

@@ -1,5 +1,5 @@
-//! What `containerd-shim-nucleus-v2 runsc` does: a process of our own that places itself, mounts what runsc's gofer is to
-//! find, and becomes runsc. One thread; nothing of it outlives the execve.
+//! What `containerd-shim-nucleus-v2 runsc` does: a process of our own that places itself, mounts what runsc's gofer is
+//! to find, and becomes runsc. One thread; nothing of it outlives the execve.
 
 use std::ffi::CString;
 use std::io;
@@ -95,8 +95,9 @@ fn join(places: &[OwnedFd], unified: Option<&OwnedFd>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The rootfs at its path, what is masked in it, and the sources of bind mounts, each under its number: all of it without
-/// device nodes (CVE-2026-96812: a helper on the host's side opened one that was in the image), and seen by nobody else.
+/// The rootfs at its path, what is masked in it, and the sources of bind mounts, each under its number: all of it
+/// without device nodes (CVE-2026-96812: a helper on the host's side opened one that was in the image), and seen by
+/// nobody else.
 fn mount(files: &Files) -> Result<(), Error> {
     let container = of_the_image(&files.container);
     let proc = rustix::fs::open(

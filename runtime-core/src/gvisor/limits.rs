@@ -1,8 +1,8 @@
 //! Limits of a pod's containers, where one sentry does the work of them all: they hold together, as their sum.
 //!
-//! A container's own cgroup has its gofer alone. So the limits of memory and CPU time that every container of a pod has are added
-//! up and set on the sentry's cgroup; to that of memory comes what the sentry used before the first of them. Where one container
-//! has no limit, the pod has none. A sandbox whose own spec has a limit keeps that.
+//! A container's own cgroup has its gofer alone. So the limits of memory and CPU time that every container of a pod has
+//! are added up and set on the sentry's cgroup; to that of memory comes what the sentry used before the first of them.
+//! Where one container has no limit, the pod has none. A sandbox whose own spec has a limit keeps that.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +114,8 @@ impl Limits {
         })
     }
 
-    /// Forgets a container. What it was allowed is taken back with the next one's limits: until then the sentry may hold it.
+    /// Forgets a container. What it was allowed is taken back with the next one's limits: until then the sentry may
+    /// hold it.
     pub fn remove(&mut self, id: &str) {
         self.members.remove(id);
     }
@@ -134,7 +135,8 @@ impl Limits {
         };
         match self.cgroup.update(&change) {
             Ok(()) => self.set = wanted,
-            // Less than what is used: of a container that has gone, for one. The kernel refuses it, and what was set holds on.
+            // Less than what is used: of a container that has gone, for one. The kernel refuses it, and what was set
+            // holds on.
             Err(_) if lowers(self.set.memory, wanted.memory) => {}
             Err(error) => return Err(error),
         }

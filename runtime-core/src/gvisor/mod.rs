@@ -1,9 +1,9 @@
 //! Carries a Plan out through gVisor's `runsc`: one sentry a pod.
 //!
-//! `runsc` is run for what only it can do: to create a sandbox or a container in one, and to start it. What is said to a
-//! sentry that runs (exec, signals, waiting, pausing, ending a container) goes over its control socket, by ourselves: no
-//! process is started for it and none stays to wait. The cgroups, the rootfs and the mounts' sources are made by the same
-//! code as a native container's, in a mount namespace that `runsc` and its gofer alone are in.
+//! `runsc` is run for what only it can do: to create a sandbox or a container in one, and to start it. What is said to
+//! a sentry that runs (exec, signals, waiting, pausing, ending a container) goes over its control socket, by ourselves:
+//! no process is started for it and none stays to wait. The cgroups, the rootfs and the mounts' sources are made by the
+//! same code as a native container's, in a mount namespace that `runsc` and its gofer alone are in.
 
 mod backend;
 mod clean;

@@ -232,7 +232,8 @@ impl Inside {
             state.ended = Some(ExitStatus::Signal(libc::SIGKILL));
         }
         if state.ended.is_some() && state.answer.take().is_some() {
-            // The connection goes at once: a sentry that ends waits fifteen seconds for those that are open. `end` stays readable.
+            // The connection goes at once: a sentry that ends waits fifteen seconds for those that are open. `end`
+            // stays readable.
             self.tell()?;
         }
         Ok(state.ended)

@@ -1,8 +1,9 @@
 //! Which release a runsc is, remembered for the next pod: to ask it takes a run of it, a part of every pod's start.
 //!
-//! One file below /run for root alone, gone with the next boot. An entry counts for the very file that was asked: its device,
-//! inode, size and times. Who could change runsc and leave its ctime as it was has the node already. Only the question how old
-//! it is is answered from here: its owner, its path's modes and its digest are looked at for every pod.
+//! One file below /run for root alone, gone with the next boot. An entry counts for the very file that was asked: its
+//! device, inode, size and times. Who could change runsc and leave its ctime as it was has the node already. Only the
+//! question how old it is is answered from here: its owner, its path's modes and its digest are looked at for every
+//! pod.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;

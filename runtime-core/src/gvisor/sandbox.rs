@@ -77,8 +77,8 @@ impl Sandbox {
         arguments
     }
 
-    /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over: the file
-    /// of its overlay.
+    /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over:
+    /// the file of its overlay.
     pub(super) fn leftover(&self, overlay: Overlay) -> Option<String> {
         (overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
     }

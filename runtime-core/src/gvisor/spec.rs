@@ -1,7 +1,7 @@
 //! The Plan as the OCI spec that runsc is given, or why gVisor cannot have it. Pure.
 //!
-//! Only what the sentry enforces goes in. The hooks are run by the shim; cgroups, the rootfs, what the mounts show, masked
-//! and read-only paths of the image are made on the host's side.
+//! Only what the sentry enforces goes in. The hooks are run by the shim; cgroups, the rootfs, what the mounts show,
+//! masked and read-only paths of the image are made on the host's side.
 
 use std::path::Path;
 
@@ -58,8 +58,8 @@ pub fn is_of_the_image(path: &String) -> bool {
     !["/proc", "/sys", "/dev"].iter().any(|top| path.starts_with(top))
 }
 
-/// The overlay of a container. One that has masked or read-only paths in its image has none: they are mounts on the host's side, and
-/// whoever writes to an overlay does not meet what is mounted below it.
+/// The overlay of a container. One that has masked or read-only paths in its image has none: they are mounts on the
+/// host's side, and whoever writes to an overlay does not meet what is mounted below it.
 pub fn overlay(container: &Container, chosen: Overlay) -> Overlay {
     let mut paths = container.masked_paths.iter().chain(&container.readonly_paths);
     if paths.any(is_of_the_image) {
@@ -71,8 +71,8 @@ pub fn overlay(container: &Container, chosen: Overlay) -> Overlay {
 
 /// Sysctls that a sentry need not be told of, and why.
 ///
-/// containerd sets the first two for every pod (`enable_unprivileged_ports`, `enable_unprivileged_icmp`): in a sentry any user
-/// may bind any port and send pings. The third is read by runsc itself.
+/// containerd sets the first two for every pod (`enable_unprivileged_ports`, `enable_unprivileged_icmp`): in a sentry
+/// any user may bind any port and send pings. The third is read by runsc itself.
 const SYSCTLS: [&str; 3] = [
     "net/ipv4/ip_unprivileged_port_start",
     "net/ipv4/ping_group_range",
@@ -82,7 +82,8 @@ const SYSCTLS: [&str; 3] = [
 /// Character devices that every sentry has: null, zero, full, random, urandom, tty, by major and minor.
 const DEVICES: [(u32, u32); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)];
 
-/// Why gVisor cannot run this, if so. What is not named here is honoured by the sentry, or by the host's side around it.
+/// Why gVisor cannot run this, if so. What is not named here is honoured by the sentry, or by the host's side around
+/// it.
 pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
     let container = &plan.container;
     let spaces = &container.namespaces;
@@ -240,8 +241,8 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
     container.mounts.iter().try_for_each(check_mount)
 }
 
-/// AppArmor profiles that container managers give to whoever asks for none: what they deny is the host's kernel, which a
-/// sentry's processes do not meet. Any other was chosen, and is not left out.
+/// AppArmor profiles that container managers give to whoever asks for none: what they deny is the host's kernel, which
+/// a sentry's processes do not meet. Any other was chosen, and is not left out.
 const DEFAULT_PROFILES: [&str; 4] = [
     "unconfined",
     "cri-containerd.apparmor.d",
@@ -345,8 +346,8 @@ fn unsupported(field: impl Into<String>, reason: &'static str) -> Error {
     }
 }
 
-/// The document. `mounts` is where the sources of bind mounts appear, each under its number; `hostname` is the host's own, for
-/// a container that has it.
+/// The document. `mounts` is where the sources of bind mounts appear, each under its number; `hostname` is the host's
+/// own, for a container that has it.
 pub fn document(plan: &Plan, role: &Role, mounts: &Path, hostname: &str) -> Result<Value, serde_json::Error> {
     let container = &plan.container;
     let mut process = serde_json::to_value(plan.spec.process())?;
@@ -363,8 +364,8 @@ pub fn document(plan: &Plan, role: &Role, mounts: &Path, hostname: &str) -> Resu
         .map(|(index, mount)| entry(mount, &mounts.join(index.to_string())))
         .collect();
     if is_readonly_or_masked(container, "/tmp") && !container.mounts.iter().any(|mount| mount.destination == "/tmp") {
-        // Where the image has nothing there the sentry mounts a tmpfs on it, for everybody to write to: this one goes first. Files that
-        // the image has there are not seen then.
+        // Where the image has nothing there the sentry mounts a tmpfs on it, for everybody to write to: this one goes
+        // first. Files that the image has there are not seen then.
         entries
             .push(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "mode=1777"]}));
     }
@@ -409,7 +410,8 @@ fn is_readonly_or_masked(container: &Container, path: &str) -> bool {
     paths.any(|one| one == path)
 }
 
-/// Only what makes runsc see the pod as we do. Nothing of the tenant's: `dev.gvisor.flag.*` would change how the sentry runs.
+/// Only what makes runsc see the pod as we do. Nothing of the tenant's: `dev.gvisor.flag.*` would change how the sentry
+/// runs.
 fn annotations(plan: &Plan, role: &Role) -> Value {
     match role {
         Role::Root => {

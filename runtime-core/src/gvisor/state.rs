@@ -62,7 +62,8 @@ impl Directory {
         })
     }
 
-    /// Makes it, mode 0700. What is there from before (a sandbox of this name whose shim was never cleaned up after) goes.
+    /// Makes it, mode 0700. What is there from before (a sandbox of this name whose shim was never cleaned up after)
+    /// goes.
     pub fn make(&self) -> Result<(), Error> {
         remove_tree(&self.0).map_err(file("removing", &self.0))?;
         for attempt in 1.. {
@@ -86,7 +87,8 @@ impl Directory {
         make_from(Path::new("/run/nucleus"), &self.0)
     }
 
-    /// Removes it with all that is in it, and the namespace's directory with the last one; no error where there is none.
+    /// Removes it with all that is in it, and the namespace's directory with the last one; no error where there is
+    /// none.
     pub fn remove(&self) -> Result<(), Error> {
         remove(&self.0)
     }

@@ -46,8 +46,8 @@ struct Usage {
 }
 
 impl Container {
-    /// What it used so far. For a member: its gofer, and its share of what the sentry uses while that runs. The pod's first
-    /// container stands for all of the sentry.
+    /// What it used so far. For a member: its gofer, and its share of what the sentry uses while that runs. The pod's
+    /// first container stands for all of the sentry.
     pub fn stats(&self) -> Result<Stats, Error> {
         let own = self.cgroup.stats()?;
         if self.role == Role::Root || self.sandbox.has_ended() || !self.inner().started {
@@ -66,8 +66,8 @@ impl Container {
     }
 }
 
-/// Adds what the sentry did for container `id`: of its CPU time as much as of what it counted by container, and the memory that it
-/// holds for it.
+/// Adds what the sentry did for container `id`: of its CPU time as much as of what it counted by container, and the
+/// memory that it holds for it.
 fn with_share(mut own: Stats, sentry: &Stats, answer: &Answer, id: &str) -> Stats {
     let mine = u128::from(answer.cpu.get(id).copied().unwrap_or_default());
     let all: u128 = answer.cpu.values().map(|time| u128::from(*time)).sum();

@@ -1,7 +1,8 @@
-//! Whether a runsc may be run: who could have changed it, whether it is the one that is pinned, whether it is new enough.
+//! Whether a runsc may be run: who could have changed it, whether it is the one that is pinned, whether it is new
+//! enough.
 //!
-//! It is opened once, component by component and without following a link. What was checked is what is hashed and what is
-//! run: a read-only, detached clone of its mount, of which nobody else has a path.
+//! It is opened once, component by component and without following a link. What was checked is what is hashed and what
+//! is run: a read-only, detached clone of its mount, of which nobody else has a path.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -60,8 +61,8 @@ pub struct Runsc {
 }
 
 impl Runsc {
-    /// Finds, opens and checks the runsc of `config`, once a shim. Takes the time of one `runsc --version` where it was not
-    /// asked before, and of reading the file where its digest is pinned.
+    /// Finds, opens and checks the runsc of `config`, once a shim. Takes the time of one `runsc --version` where it was
+    /// not asked before, and of reading the file where its digest is pinned.
     ///
     /// # Errors
     /// What is wrong with it, each by its own text.

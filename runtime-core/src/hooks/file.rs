@@ -81,8 +81,8 @@ fn judge_directory(stat: &Stat) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// In a container's user namespace the host's root is not known and shows as the overflow user. A hook that runs there has
-/// no rights on the host that a wrong owner could steal.
+/// In a container's user namespace the host's root is not known and shows as the overflow user. A hook that runs there
+/// has no rights on the host that a wrong owner could steal.
 fn is_roots(stat: &Stat) -> bool {
     stat.st_uid == 0 || (stat.st_uid == OVERFLOW_UID && is_root_unknown())
 }

@@ -92,8 +92,8 @@ fn running() -> MutexGuard<'static, Vec<i32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs one hook to its end: `state` on its stdin, `cwd` its working directory, its own process group, no fds of ours, the
-/// spec's environment alone. Blocks, for as long as the hook's time limit at most.
+/// Runs one hook to its end: `state` on its stdin, `cwd` its working directory, its own process group, no fds of ours,
+/// the spec's environment alone. Blocks, for as long as the hook's time limit at most.
 ///
 /// # Errors
 /// [`Error`]; a hook that fails ends with anything but exit status 0.

@@ -1,8 +1,8 @@
 //! Mount audit: what is mounted, by the kernel's word, beside what was meant.
 //!
-//! Every mount that is made is noted with the kernel's number for it. At the end the container's mount table is read back: each
-//! of them has to be there with its flags and private to the container unless sharing was asked for, and nothing else may be,
-//! but what the host has below a bind mount's source.
+//! Every mount that is made is noted with the kernel's number for it. At the end the container's mount table is read
+//! back: each of them has to be there with its flags and private to the container unless sharing was asked for, and
+//! nothing else may be, but what the host has below a bind mount's source.
 
 use std::collections::BTreeMap;
 use std::io;

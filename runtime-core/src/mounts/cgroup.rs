@@ -1,5 +1,6 @@
-//! The container's view of its own cgroups: on v1 a tmpfs with one bind mount a hierarchy, on v2 the cgroup itself. Bound,
-//! not mounted anew: what a new mount of cgroup2 shows depends on who mounts it, and the holder is not in the cgroup.
+//! The container's view of its own cgroups: on v1 a tmpfs with one bind mount a hierarchy, on v2 the cgroup itself.
+//! Bound, not mounted anew: what a new mount of cgroup2 shows depends on who mounts it, and the holder is not in the
+//! cgroup.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,8 @@ use crate::sys::mount::{
 };
 use crate::sys::spawn::attach;
 
-/// Mounts the view at the mount's destination. Returns the mount, which is to become read-only at the end if it is so meant.
+/// Mounts the view at the mount's destination. Returns the mount, which is to become read-only at the end if it is so
+/// meant.
 pub fn attach_view(root: BorrowedFd<'_>, mount: &Mount, hierarchies: &[HierarchyView]) -> Result<OwnedFd, Error> {
     let failed = |source| Error::Attach {
         destination: mount.destination.clone(),

@@ -18,8 +18,8 @@ use crate::sys::mount::{MOUNT_ATTR_IDMAP, MOUNT_ATTR_RDONLY, MountAttr, set_attr
 /// Longest value of an option that fsconfig(2) takes.
 pub const MAX_VALUE: usize = 255;
 
-/// A detached mount of a new file system, with the mount's attributes set. tmpfs stays writable: what is mounted below it
-/// needs its mount points; see [`is_late_readonly`].
+/// A detached mount of a new file system, with the mount's attributes set. tmpfs stays writable: what is mounted below
+/// it needs its mount points; see [`is_late_readonly`].
 pub fn open(mount: &Mount) -> Result<OwnedFd, Error> {
     open_for(mount, None)
 }

@@ -12,8 +12,8 @@ use super::filesystem::set_mount_attributes;
 use crate::plan::Mount;
 use crate::sys::namespace;
 
-/// A detached clone of what the mount namespace at `path` has for its root, with the attributes of `mount`. This process goes
-/// there and comes back: it must have one thread. `proc` is the host's /proc.
+/// A detached clone of what the mount namespace at `path` has for its root, with the attributes of `mount`. This
+/// process goes there and comes back: it must have one thread. `proc` is the host's /proc.
 pub fn clone(mount: &Mount, path: &Path, proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let cloned = clone_in(path, proc).map_err(|source| Error::Source {
         path: path.to_owned(),

@@ -37,8 +37,8 @@ fn is_at_least(major: u32, minor: u32) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
-/// A detached mount made by mount(2) at `place`, an existing directory, in a mount namespace that is left again at once:
-/// the host never sees it.
+/// A detached mount made by mount(2) at `place`, an existing directory, in a mount namespace that is left again at
+/// once: the host never sees it.
 pub fn open_old_way(mount: &Mount, place: &Path) -> Result<OwnedFd, Error> {
     aside(mount, || {
         mount_here(mount, place).map_err(|source| refused(mount, source))
@@ -92,7 +92,8 @@ fn aside(mount: &Mount, work: impl FnOnce() -> Result<OwnedFd, Error>) -> Result
     made
 }
 
-/// Enters a mount namespace of our own, of which nothing reaches another. Returns the one and the directory to come back to.
+/// Enters a mount namespace of our own, of which nothing reaches another. Returns the one and the directory to come
+/// back to.
 pub(super) fn leave() -> io::Result<(OwnedFd, OwnedFd)> {
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
     let home = rustix::fs::open(c"/proc/self/ns/mnt", read, Mode::empty())?;

@@ -1,5 +1,5 @@
-//! Paths in the container: resolved by the kernel below one fd of its root (openat2(2), RESOLVE_IN_ROOT), made where they
-//! are missing. No path is ever resolved twice: what is found or made is an fd from then on.
+//! Paths in the container: resolved by the kernel below one fd of its root (openat2(2), RESOLVE_IN_ROOT), made where
+//! they are missing. No path is ever resolved twice: what is found or made is an fd from then on.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,8 +36,9 @@ pub fn directories(root: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {
     }
 }
 
-/// Walks `path` by hand, one fd a component, and makes what is missing. A link that dangles is followed inside the root, so
-/// that an image's /etc/resolv.conf -> ../run/systemd/resolve/stub-resolv.conf can be mounted over, as under runc.
+/// Walks `path` by hand, one fd a component, and makes what is missing. A link that dangles is followed inside the
+/// root, so that an image's /etc/resolv.conf -> ../run/systemd/resolve/stub-resolv.conf can be mounted over, as under
+/// runc.
 ///
 /// Nothing is followed by the kernel here and `..` goes back to an fd that was passed before: whoever renames things
 /// meanwhile moves the walk within the root at most.

@@ -1,8 +1,8 @@
 //! Secrets in memory: a volume's content copied into a file system of the container's own that never reaches a disk.
 //!
-//! The kernel copies from page to page (sendfile(2)): no buffer of ours ever holds a secret. The copy is attached nowhere until
-//! it is complete, so that one that fails has vanished with its fd. Links are copied as links: nothing is followed out of the
-//! volume, which may be somebody else's to write to.
+//! The kernel copies from page to page (sendfile(2)): no buffer of ours ever holds a secret. The copy is attached
+//! nowhere until it is complete, so that one that fails has vanished with its fd. Links are copied as links: nothing is
+//! followed out of the volume, which may be somebody else's to write to.
 
 use std::ffi::CStr;
 use std::io;
@@ -92,8 +92,8 @@ fn file_system(label: Option<&str>) -> io::Result<OwnedFd> {
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// A detached mount of the file alone. Only of what is attached can a part be cloned (until Linux 6.15): in a mount namespace
-/// that is left at once.
+/// A detached mount of the file alone. Only of what is attached can a part be cloned (until Linux 6.15): in a mount
+/// namespace that is left at once.
 pub(super) fn single_file(memory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     let (home, directory) = overlay::leave()?;
     let clone = || -> io::Result<OwnedFd> {

@@ -343,8 +343,8 @@ impl Tree {
         Ok(Some(clone))
     }
 
-    /// Makes init's working directory, sets what is to be read-only, and switches the root: of the holder, and of init with
-    /// it, whose root is the same.
+    /// Makes init's working directory, sets what is to be read-only, and switches the root: of the holder, and of init
+    /// with it, whose root is the same.
     pub fn finish(&self, container: &Container, cwd: &str) -> Result<(), Error> {
         let path = &container.rootfs.path;
         let failed = |operation| {

@@ -1,5 +1,5 @@
-//! Volumes that are compared with a digest: copied as they are into a file system of the container's own, so that what was
-//! compared is what the container sees, whatever becomes of the volume. Read from the copy, never from the volume.
+//! Volumes that are compared with a digest: copied as they are into a file system of the container's own, so that what
+//! was compared is what the container sees, whatever becomes of the volume. Read from the copy, never from the volume.
 
 use std::ffi::CStr;
 use std::io;
@@ -198,7 +198,8 @@ fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
 }
 
-/// Owner, mode and the attributes that count, in the order in which the kernel keeps them: a new owner costs the others.
+/// Owner, mode and the attributes that count, in the order in which the kernel keeps them: a new owner costs the
+/// others.
 fn properties(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     let stat = rustix::fs::fstat(from)?;
     let (uid, gid) = owner(&stat);

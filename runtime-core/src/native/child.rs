@@ -21,8 +21,8 @@ pub(super) fn forked(message: Message) -> Result<Process, Error> {
     }
 }
 
-/// What only a process of the host's user namespace may do for one in another, beside placing it ([`crate::cgroup::Cgroup::place`]): hard
-/// limits, a lower OOM score.
+/// What only a process of the host's user namespace may do for one in another, beside placing it
+/// ([`crate::cgroup::Cgroup::place`]): hard limits, a lower OOM score.
 pub(super) fn limit_from_outside(limits: &plan::Process, pid: i32) -> Result<(), Error> {
     for limit in &limits.rlimits {
         process::set_rlimit(pid, limit).map_err(io("setting process.rlimits"))?;

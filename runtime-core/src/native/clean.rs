@@ -40,7 +40,8 @@ pub fn clean(bundle: &Path) -> Result<Cleaned, Error> {
     let cleaned = Cleaned {
         pid: record.init.map(|init| init.pid),
     };
-    // containerd calls as soon as the connection breaks: a killed shim may still be on its way out, with its socket open.
+    // containerd calls as soon as the connection breaks: a killed shim may still be on its way out, with its socket
+    // open.
     let shim_is_gone = ends_within(record.shim, SHIM_LIMIT);
     let mut result = clean_one(bundle, &record);
     if shim_is_gone {

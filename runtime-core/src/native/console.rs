@@ -25,8 +25,8 @@ const DEVPTS_MAGIC: i64 = 0x1cd1;
 
 /// A new pseudo terminal below the container's root: master and slave.
 ///
-/// The multiplexer is looked up below the root's fd and must be character device 5:2 on a devpts: a file of that name in
-/// the image is not trusted. The slave is opened through the master (TIOCGPTPEER), never by a path (CVE-2025-52565).
+/// The multiplexer is looked up below the root's fd and must be character device 5:2 on a devpts: a file of that name
+/// in the image is not trusted. The slave is opened through the master (TIOCGPTPEER), never by a path (CVE-2025-52565).
 pub fn open(proc: BorrowedFd<'_>, root: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Result<(OwnedFd, OwnedFd), Error> {
     const PATH: &str = "/dev/pts/ptmx";
     let handle = rustix::fs::openat2(

@@ -160,7 +160,8 @@ impl Container {
         Err(error)
     }
 
-    /// What an exec's process cannot do itself: in a user namespace, or `outside` the container's cgroup. It waits for that.
+    /// What an exec's process cannot do itself: in a user namespace, or `outside` the container's cgroup. It waits for
+    /// that.
     fn settle(&self, plan: &plan::Process, pid: i32, outside: bool, socket: &OwnedFd) -> Result<(), Error> {
         let mapped = self.container.namespaces.user != Namespace::Host;
         if !mapped && !outside {
@@ -197,7 +198,8 @@ impl Container {
     }
 
     /// After init was reaped: ends the holder, removes cgroups and record, runs poststop hooks. Bounded; done again, it
-    /// does no harm. Returns what went wrong with poststop hooks: a warning by the OCI spec, no reason to keep anything.
+    /// does no harm. Returns what went wrong with poststop hooks: a warning by the OCI spec, no reason to keep
+    /// anything.
     pub fn delete(&self) -> Result<Vec<hooks::Error>, Error> {
         let mut deleted = self.deleted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *deleted {

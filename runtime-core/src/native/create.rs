@@ -244,8 +244,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// The next message of holder or init. Where one fails, the other ends without a word: so the end of one is no answer
-    /// until the other has ended too.
+    /// The next message of holder or init. Where one fails, the other ends without a word: so the end of one is no
+    /// answer until the other has ended too.
     fn next(&self) -> Result<Message, Error> {
         let mut open = vec![&self.control, &self.socket];
         while !open.is_empty() {
@@ -306,8 +306,8 @@ fn views(cgroup: &Cgroup, container: &plan::Container) -> Vec<HierarchyView> {
         .into_iter()
         .filter_map(|place| {
             if is_v2 {
-                // Who sees the host's names of cgroups sees the host's tree, as under runc. In a user namespace only what
-                // is its own.
+                // Who sees the host's names of cgroups sees the host's tree, as under runc. In a user namespace only
+                // what is its own.
                 let namespaces = &container.namespaces;
                 let whole = namespaces.cgroup == Namespace::Host && namespaces.user == Namespace::Host;
                 return Some(HierarchyView {

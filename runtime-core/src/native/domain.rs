@@ -1,6 +1,6 @@
-//! The container's Landlock domain: entered by the holder before it forks init, so that init and every exec'd process are
-//! in one and the same. Two equal domains made apart are strangers: a process in one cannot trace, nor look at, one in the
-//! other.
+//! The container's Landlock domain: entered by the holder before it forks init, so that init and every exec'd process
+//! are in one and the same. Two equal domains made apart are strangers: a process in one cannot trace, nor look at, one
+//! in the other.
 
 use std::ffi::OsStr;
 use std::io;
@@ -60,8 +60,8 @@ pub enum Error {
 /// What a domain's rules are put on. A rule is about an inode; what it was found by does not matter later.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
-    /// The container's root directory, with everything mounted but its proc file systems. One cannot take `/`: before the
-    /// switch of the root that is the host's.
+    /// The container's root directory, with everything mounted but its proc file systems. One cannot take `/`: before
+    /// the switch of the root that is the host's.
     pub root: BorrowedFd<'a>,
     /// The proc file systems, as far as they are made, by their mount points.
     pub procs: &'a [(String, OwnedFd)],
@@ -69,9 +69,9 @@ pub struct Surroundings<'a> {
     pub own_proc: BorrowedFd<'a>,
 }
 
-/// The proc that the holder, and whom it forks, find themselves in, where the domain has rules about what is read and written: a new
-/// one, which the container cannot have among its mounts. The rule that lets processes set their own limits and labels in it gives
-/// nothing else away.
+/// The proc that the holder, and whom it forks, find themselves in, where the domain has rules about what is read and
+/// written: a new one, which the container cannot have among its mounts. The rule that lets processes set their own
+/// limits and labels in it gives nothing else away.
 pub fn own_proc() -> Result<OwnedFd, mounts::Error> {
     mounts::open_filesystem(&Mount {
         destination: "the holder's /proc".into(),
@@ -83,8 +83,8 @@ pub fn own_proc() -> Result<OwnedFd, mounts::Error> {
     })
 }
 
-/// The container's proc file systems, made before init is there, for rules to be put on. None where the kernel cannot show a
-/// PID namespace from outside: before Linux 6.17.
+/// The container's proc file systems, made before init is there, for rules to be put on. None where the kernel cannot
+/// show a PID namespace from outside: before Linux 6.17.
 pub fn make_procs(container: &Container) -> Result<Option<Vec<(String, OwnedFd)>>, mounts::Error> {
     let Ok(pids) = namespace::pid_namespace_of_children() else {
         return Ok(None);
@@ -184,7 +184,8 @@ impl Rules<'_> {
         self.ruleset.allow(fd, access).map_err(failed)
     }
 
-    /// An entry of a list. An image must not decide by a link what the list means (an image's `/data` may be a link to `/`).
+    /// An entry of a list. An image must not decide by a link what the list means (an image's `/data` may be a link to
+    /// `/`).
     fn list<'l>(
         &self,
         setting: &'static str,
@@ -256,7 +257,8 @@ impl Rules<'_> {
         found.map_or(Ok(()), |fd| self.allow(SETTING, path, fd.as_fd(), WRITE))
     }
 
-    /// A device, or the directory of the terminals, where there is one. Nothing else that an image may have at its path.
+    /// A device, or the directory of the terminals, where there is one. Nothing else that an image may have at its
+    /// path.
     fn device(&self, path: &str, access: u64) -> Result<(), Error> {
         let Ok(fd) = mounts::unlinked(self.around.root, path) else {
             return Ok(());

@@ -145,7 +145,8 @@ pub fn prepare(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, plan: &Process) -> Re
         false => Some(passwd::home(root, plan.uid)),
     };
     let labels = label::open(proc, plan)?;
-    // As root first, since the user may lack the right to walk there; else as the user, who may have what root lacks (NFS).
+    // As root first, since the user may lack the right to walk there; else as the user, who may have what root lacks
+    // (NFS).
     let early = change_directory(&plan.cwd);
     identity::assume(plan)?;
     if early.is_err() {
@@ -202,8 +203,8 @@ pub fn set_affinity(cpus: &[u32]) -> Result<(), Error> {
     process::set_affinity(cpus).map_err(|source| Error::Affinity(cpus.to_vec(), source))
 }
 
-/// chdir, then the proof that the kernel names the directory with an absolute path: a cwd reached through a leaked fd is
-/// named "(unreachable)…" or not at all (CVE-2024-21626).
+/// chdir, then the proof that the kernel names the directory with an absolute path: a cwd reached through a leaked fd
+/// is named "(unreachable)…" or not at all (CVE-2024-21626).
 fn change_directory(cwd: &str) -> Result<(), Error> {
     rustix::process::chdir(cwd).map_err(|errno| Error::Cwd {
         cwd: cwd.to_owned(),
@@ -215,7 +216,8 @@ fn change_directory(cwd: &str) -> Result<(), Error> {
     }
 }
 
-/// The standard streams belong to the user, so that /dev/stdout can be opened again; not /dev/null, which is everybody's.
+/// The standard streams belong to the user, so that /dev/stdout can be opened again; not /dev/null, which is
+/// everybody's.
 fn give_streams(uid: u32) -> Result<(), Error> {
     let null = rustix::fs::makedev(1, 3);
     for stream in 0..3 {

@@ -21,8 +21,8 @@ pub enum Error {
     Stat { name: String, source: io::Error },
 }
 
-/// Where `name` is: itself if it has a slash, else the first executable file of that name in `path`'s directories. Run in
-/// the container's root, cwd and identity.
+/// Where `name` is: itself if it has a slash, else the first executable file of that name in `path`'s directories. Run
+/// in the container's root, cwd and identity.
 pub fn find(name: &str, path: Option<&str>) -> Result<PathBuf, Error> {
     if name.contains('/') {
         return check(Path::new(name)).map(|()| name.into());

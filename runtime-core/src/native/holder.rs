@@ -1,8 +1,9 @@
-//! The holder: a small process of our own binary that makes a container's namespaces and mounts, forks its init, and then
-//! every process that is exec'd into it.
+//! The holder: a small process of our own binary that makes a container's namespaces and mounts, forks its init, and
+//! then every process that is exec'd into it.
 //!
-//! It stands outside the container's PID namespace and cgroups: nothing in the container sees or signals it, no limit of
-//! the container's hits it. Its end is the end of the container's mount namespace, if no process of the container is left.
+//! It stands outside the container's PID namespace and cgroups: nothing in the container sees or signals it, no limit
+//! of the container's hits it. Its end is the end of the container's mount namespace, if no process of the container is
+//! left.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,7 +79,8 @@ pub struct Inside {
     pub join: Vec<OwnedFd>,
     /// The container's cgroup in the unified hierarchy, to be forked into.
     pub unified: Option<OwnedFd>,
-    /// The host's /proc, opened before any namespace was entered; an instance of its own where the domain has rules for it.
+    /// The host's /proc, opened before any namespace was entered; an instance of its own where the domain has rules for
+    /// it.
     pub proc: OwnedFd,
     /// The container's own are made already: init has none to make.
     pub has_procs: bool,
@@ -276,8 +278,8 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
         return Ok(());
     };
     let (forked, tag) = match fork_sibling(inside.unified.as_ref()) {
-        // The container hands controllers on to cgroups that it made: its own takes no process any more (cgroups(7), "no
-        // internal processes").
+        // The container hands controllers on to cgroups that it made: its own takes no process any more (cgroups(7),
+        // "no internal processes").
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => (fork_sibling(None), Tag::ForkedOutside),
         forked => (forked, Tag::Forked),
     };
@@ -312,8 +314,8 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
 }
 
 /// Joins the namespaces that have a path, then makes the new ones. Returns the cgroup namespace to be joined, which is
-/// init's to enter, since the holder stays out of the container's cgroups. `map_ids` is called with the user namespace before
-/// that is entered.
+/// init's to enter, since the holder stays out of the container's cgroups. `map_ids` is called with the user namespace
+/// before that is entered.
 pub(super) fn enter_namespaces(
     container: &plan::Container,
     proc: BorrowedFd<'_>,

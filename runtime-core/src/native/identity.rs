@@ -1,5 +1,5 @@
-//! Who a process is: user, groups, capabilities, no_new_privs. One function, for init and for exec'd processes alike: an
-//! exec that came out stronger than init was an escape elsewhere (CVE-2022-29162, CVE-2025-27612).
+//! Who a process is: user, groups, capabilities, no_new_privs. One function, for init and for exec'd processes alike:
+//! an exec that came out stronger than init was an escape elsewhere (CVE-2022-29162, CVE-2025-27612).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -74,7 +74,8 @@ pub fn assume(plan: &Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Puts this process under its filters, the listener of which, if one has it, goes to the shim over `socket`: right before execve, so that none of our own calls has to be in the profile.
+/// Puts this process under its filters, the listener of which, if one has it, goes to the shim over `socket`: right
+/// before execve, so that none of our own calls has to be in the profile.
 ///
 /// # Errors
 /// The kernel does not take the filter: see [`seccomp::load`].

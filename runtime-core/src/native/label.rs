@@ -1,8 +1,8 @@
 //! The AppArmor profile and the SELinux label that a program is to run under: handed to the kernel for the next execve.
 //!
 //! The files are opened below the host's /proc, which the holder opened before it entered anything: a /proc of the
-//! container's may be anything (CVE-2019-16884, CVE-2025-52881). They are opened while the process is still root, written
-//! right before its execve, since startContainer hooks would inherit what is written before, and read back.
+//! container's may be anything (CVE-2019-16884, CVE-2025-52881). They are opened while the process is still root,
+//! written right before its execve, since startContainer hooks would inherit what is written before, and read back.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,7 +1,9 @@
-//! What is left to be mounted once init exists: proc, what hides parts of it, the switch of the root; and the hooks between.
+//! What is left to be mounted once init exists: proc, what hides parts of it, the switch of the root; and the hooks
+//! between.
 //!
-//! Done by a process of its own, which the holder forks before it enters the container's Landlock domain: a domain denies
-//! every change of the mount table, and init, like all that is exec'd later, has to come from the holder inside it.
+//! Done by a process of its own, which the holder forks before it enters the container's Landlock domain: a domain
+//! denies every change of the mount table, and init, like all that is exec'd later, has to come from the holder inside
+//! it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

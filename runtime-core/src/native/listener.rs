@@ -25,8 +25,9 @@ pub(super) enum Of {
     Exec,
 }
 
-/// In the process that has just got under its filter: hands the listener to the shim and waits until it is in good hands.
-/// Nothing but a write and a read, both marked: every other call may be asked about already, and nobody would answer.
+/// In the process that has just got under its filter: hands the listener to the shim and waits until it is in good
+/// hands. Nothing but a write and a read, both marked: every other call may be asked about already, and nobody would
+/// answer.
 pub(super) fn hand_over(listener: OwnedFd, socket: &OwnedFd) -> io::Result<()> {
     use std::os::fd::IntoRawFd as _;
     // Closed by the execve: closing is a call, too.
@@ -41,8 +42,8 @@ pub(super) fn hand_over(listener: OwnedFd, socket: &OwnedFd) -> io::Result<()> {
 }
 
 impl Container {
-    /// In the shim: takes the listener that `message` tells of from the process, gives it to who is to have it, and lets the
-    /// process go on.
+    /// In the shim: takes the listener that `message` tells of from the process, gives it to who is to have it, and
+    /// lets the process go on.
     pub(super) fn take_listener(
         &self,
         message: &Message,
@@ -73,8 +74,8 @@ impl Container {
         Ok(())
     }
 
-    /// The OCI spec's "container process state" (config-linux.md), to the letter as runc has it: a container whose init is not
-    /// yet its program is being created.
+    /// The OCI spec's "container process state" (config-linux.md), to the letter as runc has it: a container whose init
+    /// is not yet its program is being created.
     fn process_state(&self, of: Of, pid: i32, metadata: &str) -> Vec<u8> {
         let status = match of {
             Of::Init => "creating",

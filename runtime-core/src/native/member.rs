@@ -1,6 +1,6 @@
 //! The first process of a scope: systemd makes none without a process in it, and init is forked into the cgroup, so it
-//! comes later. A process of our own binary that does nothing holds the place for those milliseconds; that of a container that
-//! joins a sentry until it is started, since nothing of it is on the host before.
+//! comes later. A process of our own binary that does nothing holds the place for those milliseconds; that of a
+//! container that joins a sentry until it is started, since nothing of it is on the host before.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};

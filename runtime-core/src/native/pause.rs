@@ -1,6 +1,6 @@
-//! The process of a pod whose sandbox is the shim's own: it is in the pod's namespaces, so that containers find these by its
-//! pid, and is the first of the pod's PID namespace, where it reaps. It does what a pause container does, and is none: no
-//! image, no cgroup of its own, no program but ours.
+//! The process of a pod whose sandbox is the shim's own: it is in the pod's namespaces, so that containers find these
+//! by its pid, and is the first of the pod's PID namespace, where it reaps. It does what a pause container does, and is
+//! none: no image, no cgroup of its own, no program but ours.
 //!
 //! Its root is the memory that the pod's containers share, and the only mount that it has.
 

@@ -1,7 +1,8 @@
 //! `init = true`: a process of ours stays the container's first, and the workload is its child.
 //!
-//! It forwards signals, reaps whatever is left to it, and ends with the workload's status. It has the workload's user, no
-//! capability but CAP_KILL, no file, and the workload's system call filter; its memory cannot be looked at from inside.
+//! It forwards signals, reaps whatever is left to it, and ends with the workload's status. It has the workload's user,
+//! no capability but CAP_KILL, no file, and the workload's system call filter; its memory cannot be looked at from
+//! inside.
 
 use std::io;
 
@@ -17,8 +18,8 @@ const CAP_KILL: u64 = 1 << 5;
 
 /// Forks: returns in the child, which goes on to become the workload. `plan` is the workload's.
 pub fn stay_as_init(plan: &Process) -> Result<(), Error> {
-    // What arrives from here on waits until somebody asks for it. To the first process of a PID namespace the kernel does not
-    // even deliver what it neither handles nor blocks.
+    // What arrives from here on waits until somebody asks for it. To the first process of a PID namespace the kernel
+    // does not even deliver what it neither handles nor blocks.
     signal::block_all().map_err(io("blocking signals"))?;
     match fork(0).map_err(io("forking the workload from its init"))? {
         Fork::Child => {
@@ -29,7 +30,8 @@ pub fn stay_as_init(plan: &Process) -> Result<(), Error> {
         }
         Fork::Parent(workload, _) => match confine(plan) {
             Ok(()) => process::exit_now(reap(workload)),
-            // The workload's process has the socket to say why; this one only ends, and the kernel ends that one with it.
+            // The workload's process has the socket to say why; this one only ends, and the kernel ends that one with
+            // it.
             Err(_) => process::exit_now(1),
         },
     }

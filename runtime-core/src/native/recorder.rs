@@ -1,8 +1,9 @@
 //! Records which calls a container makes: lets each of them pass, and writes a profile that allows just those.
 //!
-//! A thread for each process that was started with a filter of its own, init and every exec; it ends with the last process
-//! under that filter. What a container may do is not wider for it: its own filters hold as well, and the kernel takes the
-//! strictest answer. Should the shim be killed, calls that nobody answers for come to ENOSYS, and nothing is written.
+//! A thread for each process that was started with a filter of its own, init and every exec; it ends with the last
+//! process under that filter. What a container may do is not wider for it: its own filters hold as well, and the kernel
+//! takes the strictest answer. Should the shim be killed, calls that nobody answers for come to ENOSYS, and nothing is
+//! written.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -64,8 +64,8 @@ pub enum Tag {
     Listener = b'l',
     /// holder or process → shim: it failed and ends [text].
     Failed = b'!',
-    /// shim → holder: start a process [JSON of the process, or empty; fds: process socket, three streams, and a memfd with
-    /// the JSON where the payload is empty].
+    /// shim → holder: start a process [JSON of the process, or empty; fds: process socket, three streams, and a memfd
+    /// with the JSON where the payload is empty].
     Exec = b'e',
     /// init → holder, within the container's set-up [fds: cgroup namespace, then one proc instance a proc mount].
     Instances = b'i',
@@ -127,7 +127,8 @@ pub fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
     }
 }
 
-/// Tells the other side why we end; text beyond a message's size is cut. It may be gone already: nobody is left to hear.
+/// Tells the other side why we end; text beyond a message's size is cut. It may be gone already: nobody is left to
+/// hear.
 pub fn report(socket: impl AsFd, text: &str) {
     let limit = text.len().min(message::MAX_BYTES - 1);
     let _ = send(socket, Tag::Failed, &text.as_bytes()[..limit], &[]);

@@ -128,8 +128,8 @@ fn name(bits: u64) -> String {
         .map_or_else(|| number.to_string(), |name| (*name).into())
 }
 
-/// The five sets. What is asked for is given in full or refused: a capability beyond `limit` (the host's) is an error, as
-/// is a set that the kernel would refuse or cut: capset(2), PR_CAP_AMBIENT_RAISE.
+/// The five sets. What is asked for is given in full or refused: a capability beyond `limit` (the host's) is an error,
+/// as is a set that the kernel would refuse or cut: capset(2), PR_CAP_AMBIENT_RAISE.
 pub(super) fn capabilities(given: &LinuxCapabilities, limit: u64) -> Result<Capabilities, Error> {
     let sets = Capabilities {
         bounding: bits(given.bounding()),

@@ -52,7 +52,8 @@ pub(super) fn process(process: &mut oci::Process, policy: &Policy) {
     }
     let mut allowed = policy.capabilities.value.bits();
     if policy.egress.value != Egress::Open {
-        // With either, what leaves the network namespace is one's own affair: rules can be changed, packets sent past them.
+        // With either, what leaves the network namespace is one's own affair: rules can be changed, packets sent past
+        // them.
         allowed &= !(1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW);
     }
     if allowed != u64::MAX

@@ -39,8 +39,9 @@ pub(super) fn uts_name(field: &str, name: Option<&String>) -> Result<Option<Stri
     Ok(Some(name.clone()))
 }
 
-/// `linux.cgroupsPath`: cleaned, absolute or relative as it was, `..` does not climb; or `slice:prefix:name`, as clients of
-/// the systemd driver write it, which is that driver's whatever the options say. Default: `/<id>`, or a scope of that name.
+/// `linux.cgroupsPath`: cleaned, absolute or relative as it was, `..` does not climb; or `slice:prefix:name`, as
+/// clients of the systemd driver write it, which is that driver's whatever the options say. Default: `/<id>`, or a
+/// scope of that name.
 pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> {
     const FIELD: &str = "linux.cgroupsPath";
     const NO_SCOPE: &str = "the systemd cgroup driver (SystemdCgroup = true) takes slice:prefix:name; let the kubelet use it \
@@ -51,8 +52,8 @@ pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> 
         Some(path) => path::text(&FIELD, path)?,
         None => "",
     };
-    // containerd's CRI service before 2.0 writes that form for every parent that ends in `.slice`, also where no systemd runs:
-    // there it is a name like any other, as runc takes it.
+    // containerd's CRI service before 2.0 writes that form for every parent that ends in `.slice`, also where no
+    // systemd runs: there it is a name like any other, as runc takes it.
     let scope = !given.starts_with('/') && given.split(':').count() == 3;
     if is_systemd(given) && request.systemd {
         path::check(&FIELD, given)?;

@@ -18,8 +18,8 @@ const ABI_SCOPES: u32 = 6;
 /// What a terminal is found at: the devpts, the controlling terminal, and init's own.
 const TERMINALS: [&str; 3] = ["/dev/pts", "/dev/tty", "/dev/console"];
 
-/// A Landlock domain: it denies every change of the mount table, and tracing what is outside. Paths are the container's, with
-/// all its mounts; what has none is not restricted.
+/// A Landlock domain: it denies every change of the mount table, and tracing what is outside. Paths are the
+/// container's, with all its mounts; what has none is not restricted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Domain {

@@ -1,7 +1,7 @@
 //! What a container is to be: one value, made by a pure function, that a backend only carries out.
 //!
-//! Nothing is silently ignored: a field of the OCI spec is honoured, or refused by name. Unknown properties are ignored,
-//! as the OCI spec demands.
+//! Nothing is silently ignored: a field of the OCI spec is honoured, or refused by name. Unknown properties are
+//! ignored, as the OCI spec demands.
 
 mod capability;
 mod device;
@@ -77,11 +77,13 @@ pub struct Request {
     pub cgroup_v2: bool,
     /// The host's Landlock, 0 without ([`crate::host::landlock_abi`]).
     pub landlock_abi: u32,
-    /// The kernel's lockdown and active security modules; read where the policy asks for them ([`crate::host::Kernel`]).
+    /// The kernel's lockdown and active security modules; read where the policy asks for them
+    /// ([`crate::host::Kernel`]).
     pub kernel: Kernel,
     /// The profiles that the policy names ([`crate::security::seccomp::named::read`]).
     pub seccomp_profiles: Vec<Named>,
-    /// The name servers of the container's resolv.conf, where the policy asks for them ([`crate::egress::name_servers`]).
+    /// The name servers of the container's resolv.conf, where the policy asks for them
+    /// ([`crate::egress::name_servers`]).
     pub name_servers: Vec<IpAddr>,
     /// The pod, where containerd leaves its files and its shared memory to the shim.
     pub pod: Option<Pod>,
@@ -113,7 +115,8 @@ impl Default for Request {
     }
 }
 
-/// Translates a bundle and what containerd asked for into a [`Plan`]. Pure: the same input gives the same Plan or error.
+/// Translates a bundle and what containerd asked for into a [`Plan`]. Pure: the same input gives the same Plan or
+/// error.
 pub fn translate(bundle: &Bundle, request: &Request) -> Result<Plan, Error> {
     translate_owned(bundle.clone(), request)
 }
@@ -203,8 +206,8 @@ pub fn translate_owned(mut bundle: Bundle, request: &Request) -> Result<Plan, Er
     Ok(plan)
 }
 
-/// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities, labels,
-/// umask, OOM score, scheduling and affinity is as for the container's init, which is what runc does.
+/// Translates an exec's OCI process, for a container of `plan`. What the process does not say about capabilities,
+/// labels, umask, OOM score, scheduling and affinity is as for the container's init, which is what runc does.
 pub fn translate_exec(plan: &Plan, given: &oci::Process) -> Result<Process, Error> {
     let mut hardened = given.clone();
     harden::process(&mut hardened, &plan.policy);

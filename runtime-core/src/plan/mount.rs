@@ -13,8 +13,8 @@ use super::{Error, IdMap, Mount, MountIdMap, MountSource, Namespace, Namespaces,
 const KIND_MAX: usize = 255;
 const OPTION_MAX: usize = 64 << 10;
 
-/// What may be mounted below /proc: files that lxcfs and its like give out, as runc allows them. Anything else there could
-/// redirect a write of ours (CVE-2019-16884).
+/// What may be mounted below /proc: files that lxcfs and its like give out, as runc allows them. Anything else there
+/// could redirect a write of ours (CVE-2019-16884).
 const BELOW_PROC: [&str; 11] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -171,8 +171,8 @@ fn source(
     })
 }
 
-/// What must not be mounted over: `/` is the rootfs, and what is below /proc is trusted by whoever writes labels, limits
-/// and maps there. The rest of the rule, for a destination that is a link, belongs to whoever resolves it.
+/// What must not be mounted over: `/` is the rootfs, and what is below /proc is trusted by whoever writes labels,
+/// limits and maps there. The rest of the rule, for a destination that is a link, belongs to whoever resolves it.
 fn check_destination(field: &dyn Display, mount: &Mount, kind: &str) -> Result<(), Error> {
     let destination = mount.destination.as_str();
     if destination == "/" {
@@ -253,7 +253,8 @@ fn finish(at: Entry<'_>, mount: &mut Mount, source: &str) -> Result<(), Error> {
             "only a tmpfs can be filled; leave it out",
         ));
     }
-    // A device that is not to be written to has to be opened so; block file systems refuse a read-only device otherwise.
+    // A device that is not to be written to has to be opened so; block file systems refuse a read-only device
+    // otherwise.
     if matches!(mount.source, MountSource::New { .. }) && source.starts_with('/') && mount.set & MOUNT_ATTR_RDONLY != 0
     {
         mount.superblock.push("ro".into());

@@ -1,8 +1,8 @@
 //! linux.mountLabel: the SELinux context of the file systems that are made for the container.
 //!
-//! As runc has it: a mount option of every new file system but proc and sysfs, whose files the policy labels, and mqueue,
-//! which has one superblock for all that share an IPC namespace and is labelled by its root directory. Binds keep what
-//! their files have: relabelling a volume is containerd's.
+//! As runc has it: a mount option of every new file system but proc and sysfs, whose files the policy labels, and
+//! mqueue, which has one superblock for all that share an IPC namespace and is labelled by its root directory. Binds
+//! keep what their files have: relabelling a volume is containerd's.
 
 use super::{Error, Mount, MountSource};
 

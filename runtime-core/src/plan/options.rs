@@ -137,8 +137,8 @@ pub(super) enum Binding {
     Recursive,
 }
 
-/// Applies `options` to `mount`, in order: of two that contradict each other the last one counts. What no option is known
-/// for is left to the file system, in `mount.data`.
+/// Applies `options` to `mount`, in order: of two that contradict each other the last one counts. What no option is
+/// known for is left to the file system, in `mount.data`.
 pub(super) fn apply<'a>(
     field: &dyn Display,
     options: impl Iterator<Item = &'a str>,

@@ -40,8 +40,8 @@ pub(super) fn check_absolute(field: &dyn Display, path: &str) -> Result<(), Erro
     }
 }
 
-/// The absolute path that `path` names below `/`: no `.`, no `..`, no doubled or trailing `/`. `..` stops at the root, so
-/// the result never leaves it. A purely textual rule: whoever opens the result must resolve links below the rootfs.
+/// The absolute path that `path` names below `/`: no `.`, no `..`, no doubled or trailing `/`. `..` stops at the root,
+/// so the result never leaves it. A purely textual rule: whoever opens the result must resolve links below the rootfs.
 pub(super) fn clean(path: &str) -> String {
     let mut cleaned = String::with_capacity(path.len() + 1);
     for name in path.split('/') {

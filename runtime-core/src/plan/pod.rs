@@ -1,5 +1,5 @@
-//! What a container finds in a pod whose sandbox is the shim's own (containerd's `sandboxer = "shim"`): there containerd leaves
-//! the pod's files and its shared memory to the shim.
+//! What a container finds in a pod whose sandbox is the shim's own (containerd's `sandboxer = "shim"`): there
+//! containerd leaves the pod's files and its shared memory to the shim.
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ pub const FILES: [&str; 3] = ["hostname", "hosts", "resolv.conf"];
 /// Where shared memory is.
 const SHM: &str = "/dev/shm";
 
-/// Adds the mounts of the pod's files, but where the container has others: those of kubelet's go first. Read-only where the
-/// container's root is, as containerd has it.
+/// Adds the mounts of the pod's files, but where the container has others: those of kubelet's go first. Read-only where
+/// the container's root is, as containerd has it.
 pub(super) fn give_files(spec: &mut oci::Spec, pod: &Pod) {
     let read_only = spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false);
     let mut mounts = spec.mounts().clone().unwrap_or_default();
@@ -45,8 +45,8 @@ pub(super) fn give_files(spec: &mut oci::Spec, pod: &Pod) {
     spec.set_mounts(Some(mounts));
 }
 
-/// Puts the pod's shared memory where the container would get one of its own by containerd's default. Another mount there, a
-/// volume or the host's, is what was asked for.
+/// Puts the pod's shared memory where the container would get one of its own by containerd's default. Another mount
+/// there, a volume or the host's, is what was asked for.
 pub(super) fn share_memory(mounts: &mut [Mount], pod: &Pod) {
     let Some(namespace) = &pod.memory else { return };
     for mount in mounts.iter_mut().filter(|mount| mount.destination == SHM) {

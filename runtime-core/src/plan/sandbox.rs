@@ -1,5 +1,5 @@
-//! A pod's sandbox, where the shim makes it itself (containerd's `sandboxer = "shim"`): what CRI asks for, as an OCI spec of
-//! which only namespaces and what belongs to them matter, since no program of anybody's runs in it.
+//! A pod's sandbox, where the shim makes it itself (containerd's `sandboxer = "shim"`): what CRI asks for, as an OCI
+//! spec of which only namespaces and what belongs to them matter, since no program of anybody's runs in it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -60,8 +60,8 @@ pub struct Sandbox {
     pub cgroup_parent: Option<String>,
 }
 
-/// What containerd sets in every pod's network namespace unless its configuration says otherwise (`enable_unprivileged_ports`,
-/// `enable_unprivileged_icmp`), of which a shim is not told.
+/// What containerd sets in every pod's network namespace unless its configuration says otherwise
+/// (`enable_unprivileged_ports`, `enable_unprivileged_icmp`), of which a shim is not told.
 const PORTS: (&str, &str) = ("net.ipv4.ip_unprivileged_port_start", "0");
 const PING: (&str, &str) = ("net.ipv4.ping_group_range", "0 2147483647");
 
@@ -113,8 +113,8 @@ fn spec(config: &SandboxConfig, id: &str, network: &str) -> Result<oci::Spec, Er
         namespaces.push(namespace_of(Kind::Network, Some(network)));
         namespaces.push(namespace_of(Kind::Uts, None));
     }
-    // Always one of its own, also where no container is to share it: a container that asks for the pod's must not get the
-    // host's.
+    // Always one of its own, also where no container is to share it: a container that asks for the pod's must not get
+    // the host's.
     if config.pid != Mode::Node {
         namespaces.push(namespace_of(Kind::Pid, None));
     }

@@ -9,8 +9,8 @@ use crate::policy::{Policy, Ports, SeccompMode};
 use crate::security::seccomp::named::{self, Named};
 use crate::security::seccomp::{self, Filter, record};
 
-/// Makes the spec say what it can of the policy: the flag that logs, and a first of the profiles `named` where the spec has
-/// none of its own. That one is taken out of `named`.
+/// Makes the spec say what it can of the policy: the flag that logs, and a first of the profiles `named` where the spec
+/// has none of its own. That one is taken out of `named`.
 pub(super) fn harden(linux: &mut oci::Linux, policy: &Policy, named: &mut Vec<Named>) {
     if linux.seccomp().is_none() && !named.is_empty() {
         linux.set_seccomp(Some(named.remove(0).profile));
@@ -23,8 +23,8 @@ pub(super) fn harden(linux: &mut oci::Linux, policy: &Policy, named: &mut Vec<Na
     }
 }
 
-/// The filters of `spec`'s profile and of those `named`, in the order in which they have to be loaded, and who answers for what
-/// one of them asks about.
+/// The filters of `spec`'s profile and of those `named`, in the order in which they have to be loaded, and who answers
+/// for what one of them asks about.
 ///
 /// # Errors
 /// A profile that cannot be compiled; two that each keep the other from being loaded.

@@ -110,8 +110,8 @@ pub struct Namespaces {
     pub uts: Namespace,
     pub cgroup: Namespace,
     pub time: Namespace,
-    /// uid map of a new user namespace. Where one is joined, what the spec claims its map to be (containerd sends both):
-    /// to be compared, never to be written.
+    /// uid map of a new user namespace. Where one is joined, what the spec claims its map to be (containerd sends
+    /// both): to be compared, never to be written.
     pub uid_map: Vec<IdMap>,
     /// gid map of a new user namespace.
     pub gid_map: Vec<IdMap>,
@@ -150,8 +150,8 @@ pub struct Rootfs {
     pub mounts: Vec<Mount>,
     /// `root.readonly`.
     pub readonly: bool,
-    /// Propagation of the container's whole tree seen from the container: `linux.rootfsPropagation` (MS_* flags, with MS_REC).
-    /// Default: MS_SLAVE|MS_REC… as runc: rslave before set-up, then the spec's on `/` after the pivot.
+    /// Propagation of the container's whole tree seen from the container: `linux.rootfsPropagation` (MS_* flags, with
+    /// MS_REC). Default: MS_SLAVE|MS_REC… as runc: rslave before set-up, then the spec's on `/` after the pivot.
     pub propagation: Option<u64>,
 }
 
@@ -174,8 +174,9 @@ pub struct Mount {
     pub propagation: Vec<u64>,
     /// File system options, each `key` or `key=value`; none for a bind.
     pub data: Vec<String>,
-    /// Superblock flags that fsconfig takes by name: `sync`, `dirsync`, `mand`, `lazytime`; and `ro` where a device or a
-    /// file is mounted (other superblocks are shared between containers: read-only is then the mount's own attribute).
+    /// Superblock flags that fsconfig takes by name: `sync`, `dirsync`, `mand`, `lazytime`; and `ro` where a device or
+    /// a file is mounted (other superblocks are shared between containers: read-only is then the mount's own
+    /// attribute).
     pub superblock: Vec<String>,
     /// tmpfs: copy what the image has at the destination into it.
     pub copy_up: bool,
@@ -185,7 +186,8 @@ pub struct Mount {
     /// What is mounted is a copy in memory, as it is, whose digest has to be this one.
     #[serde(default)]
     pub digest: Option<String>,
-    /// Map the mount's ids: of a bind, of a rootfs mount; of a rootfs that is an overlay, those of its lower directories.
+    /// Map the mount's ids: of a bind, of a rootfs mount; of a rootfs that is an overlay, those of its lower
+    /// directories.
     pub idmap: Option<MountIdMap>,
 }
 
@@ -309,8 +311,8 @@ pub struct Process {
     pub selinux_label: Option<String>,
     /// PR_SET_MDWE: no memory becomes executable that could be written to.
     pub deny_write_execute: bool,
-    /// What of the kernel the program may call: the container's, for init and execs alike. In the order in which they are to
-    /// be loaded: each but the last lets seccomp(2) pass.
+    /// What of the kernel the program may call: the container's, for init and execs alike. In the order in which they
+    /// are to be loaded: each but the last lets seccomp(2) pass.
     pub seccomp: Vec<Filter>,
     /// Who answers for the calls that one of the filters asks about.
     #[serde(default)]

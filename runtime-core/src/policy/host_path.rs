@@ -32,7 +32,8 @@ const GIVEN_AWAY: [(&str, &str); 20] = [
 const KUBELET: &str = "/var/lib/kubelet";
 const PODS: &str = "/var/lib/kubelet/pods";
 
-/// What containerd's CRI plugin keeps for a pod (its resolv.conf, hosts, hostname, /dev/shm), below whatever state directory.
+/// What containerd's CRI plugin keeps for a pod (its resolv.conf, hosts, hostname, /dev/shm), below whatever state
+/// directory.
 const SANDBOXES: [&str; 2] = [
     "io.containerd.grpc.v1.cri/sandboxes",
     "io.containerd.cri.v1.runtime/sandboxes",

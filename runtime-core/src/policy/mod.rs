@@ -1,11 +1,12 @@
 //! What a node demands of its containers: settings, each decided by one of four layers, resolved once for a container.
 //!
-//! Built-in defaults < `/etc/nucleus/config.toml` ([`node`]) < the handler's options < the pod's annotations `nucleus.dev/…`.
-//! Node and handler are the administrator's and may say anything; a pod may only tighten what they say. [`Layer`] is what
-//! one of them says, [`resolve`] makes a [`Policy`] of all, purely: the Plan is translated under it, and the container's record
-//! keeps it.
+//! Built-in defaults < `/etc/nucleus/config.toml` ([`node`]) < the handler's options < the pod's annotations
+//! `nucleus.dev/…`. Node and handler are the administrator's and may say anything; a pod may only tighten what they
+//! say. [`Layer`] is what one of them says, [`resolve`] makes a [`Policy`] of all, purely: the Plan is translated under
+//! it, and the container's record keeps it.
 //!
-//! A setting enters [`settings`] when it is honoured, with its documentation; `docs/policy.md` is compared with that list.
+//! A setting enters [`settings`] when it is honoured, with its documentation; `docs/policy.md` is compared with that
+//! list.
 
 mod audit;
 mod egress;

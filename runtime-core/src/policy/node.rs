@@ -38,8 +38,8 @@ pub enum Error {
     Content(#[from] super::Error),
 }
 
-/// What the node says; nothing where there is no configuration. Read on each create, so that a change holds from the next
-/// container on: it costs a few system calls.
+/// What the node says; nothing where there is no configuration. Read on each create, so that a change holds from the
+/// next container on: it costs a few system calls.
 pub fn read() -> Result<Layer, Error> {
     match std::env::var_os(VARIABLE) {
         Some(path) => read_file(Path::new(&path))?.ok_or_else(|| Error::Io {

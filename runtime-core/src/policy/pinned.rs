@@ -1,5 +1,5 @@
-//! Files of the node's that a policy names: only root can have written them, and their content is pinned. One way for all of
-//! them, whatever they hold.
+//! Files of the node's that a policy names: only root can have written them, and their content is pinned. One way for
+//! all of them, whatever they hold.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -70,7 +70,8 @@ impl Place<'_> {
     /// The file that is called `name`, read anew.
     ///
     /// # Errors
-    /// A name that nothing is pinned for, a file that others could have written, or with another content than the pinned one.
+    /// A name that nothing is pinned for, a file that others could have written, or with another content than the
+    /// pinned one.
     pub fn read(&self, name: &str) -> Result<Content, Error> {
         let table = self.table;
         let expected = self.pins.0.get(name).ok_or_else(|| Error::NotPinned {

@@ -1,5 +1,5 @@
-//! Policy files for Landlock and capabilities: settings of one table, in a file that is pinned. They tighten what else holds, so
-//! that it does not matter who names them.
+//! Policy files for Landlock and capabilities: settings of one table, in a file that is pinned. They tighten what else
+//! holds, so that it does not matter who names them.
 
 use std::path::PathBuf;
 
@@ -36,8 +36,8 @@ pub enum Error {
 /// What a file cannot say: it would name others, or say which to believe.
 const NOT_FOR_PROFILES: [&str; 3] = ["profile", "directory", "pinned"];
 
-/// Tightens `policy` by the files that it names itself, read and checked anew for each container. Nothing is read where it names
-/// none.
+/// Tightens `policy` by the files that it names itself, read and checked anew for each container. Nothing is read where
+/// it names none.
 ///
 /// # Errors
 /// A file that is not to be believed, or that says what it cannot.

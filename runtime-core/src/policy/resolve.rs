@@ -41,7 +41,8 @@ pub fn resolve<'a>(
     }
     let (mut node, mut handler) = (Cow::Borrowed(node), Cow::Borrowed(handler));
     if node.landlock_tcp_connect.is_none() && handler.landlock_tcp_connect.is_none() {
-        // With the tier `strict` comes a list of ports, of whoever demands the tier: a pod cannot loosen it, as it could a default.
+        // With the tier `strict` comes a list of ports, of whoever demands the tier: a pod cannot loosen it, as it
+        // could a default.
         match (handler.landlock_tier, node.landlock_tier) {
             (Some(Tier::Strict), _) => handler.to_mut().landlock_tcp_connect = Some(Ports::NONE),
             (None, Some(Tier::Strict)) => node.to_mut().landlock_tcp_connect = Some(Ports::NONE),
@@ -80,9 +81,9 @@ impl Layer {
     }
 }
 
-/// One setting, of its two defaults and what node, handler and pod say. `modes` are those of node and handler, and of the
-/// pod, which may have raised it: then production's default counts as if the pod had asked for it, in each setting of which
-/// it says nothing.
+/// One setting, of its two defaults and what node, handler and pod say. `modes` are those of node and handler, and of
+/// the pod, which may have raised it: then production's default counts as if the pod had asked for it, in each setting
+/// of which it says nothing.
 pub(super) fn decide<T: Value>(
     name: &'static str,
     [agent, production]: [T; 2],

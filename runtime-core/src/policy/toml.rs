@@ -1,8 +1,8 @@
-//! The part of TOML that settings are written in: tables, and keys whose values are strings, booleans, whole numbers and
-//! lists of strings. What goes beyond is refused by its line.
+//! The part of TOML that settings are written in: tables, and keys whose values are strings, booleans, whole numbers
+//! and lists of strings. What goes beyond is refused by its line.
 //!
-//! Our own, because the shim reads it on every create: a whole TOML library is several times what reads it here, in code that
-//! stays in memory as long as a pod.
+//! Our own, because the shim reads it on every create: a whole TOML library is several times what reads it here, in
+//! code that stays in memory as long as a pod.
 
 use std::iter::Peekable;
 use std::str::Chars;

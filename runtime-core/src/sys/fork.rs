@@ -73,9 +73,9 @@ pub fn fork_sibling(cgroup: Option<&OwnedFd>) -> io::Result<Fork> {
 }
 
 fn is_single_threaded() -> io::Result<bool> {
-    // After a setns into another PID namespace's /proc there may be no /proc/self; CLONE_FS with unshare(CLONE_VM) is the
-    // kernel's own test: EINVAL where the address space has other threads.
-    // SAFETY: unshare(CLONE_THREAD) changes nothing: it succeeds only in a process of one thread.
+    // After a setns into another PID namespace's /proc there may be no /proc/self; CLONE_FS with unshare(CLONE_VM) is
+    // the kernel's own test: EINVAL where the address space has other threads. SAFETY: unshare(CLONE_THREAD) changes
+    // nothing: it succeeds only in a process of one thread.
     let result = unsafe { libc::unshare(libc::CLONE_THREAD) };
     if result == 0 {
         return Ok(true);

@@ -11,7 +11,8 @@ pub const ACCESS_FS_WRITE_FILE: u64 = 1 << 1;
 pub const ACCESS_FS_READ_FILE: u64 = 1 << 2;
 /// Opening a directory.
 pub const ACCESS_FS_READ_DIR: u64 = 1 << 3;
-/// Removing and making entries of directories, of every kind: LANDLOCK_ACCESS_FS_REMOVE_DIR to LANDLOCK_ACCESS_FS_MAKE_SYM.
+/// Removing and making entries of directories, of every kind: LANDLOCK_ACCESS_FS_REMOVE_DIR to
+/// LANDLOCK_ACCESS_FS_MAKE_SYM.
 pub const ACCESS_FS_CHANGE_DIR: u64 = 0x1ff << 4;
 /// Renaming and linking across directories: denied by every domain of a kernel with ABI 1, and by those that handle it.
 pub const ACCESS_FS_REFER: u64 = 1 << 13;
@@ -79,7 +80,8 @@ pub fn abi() -> u32 {
 pub struct Ruleset(OwnedFd);
 
 impl Ruleset {
-    /// One that denies the accesses `fs` to files and `net` to ports, wherever no rule allows them, and what `scoped` names.
+    /// One that denies the accesses `fs` to files and `net` to ports, wherever no rule allows them, and what `scoped`
+    /// names.
     pub fn new(fs: u64, net: u64, scoped: u64) -> io::Result<Self> {
         let attr = RulesetAttr {
             handled_access_fs: fs,
@@ -127,7 +129,8 @@ impl Ruleset {
     /// Puts this thread, and whatever it makes, into the domain.
     ///
     /// # Errors
-    /// EPERM without CAP_SYS_ADMIN in the thread's user namespace and without no_new_privs; E2BIG in the sixteenth domain.
+    /// EPERM without CAP_SYS_ADMIN in the thread's user namespace and without no_new_privs; E2BIG in the sixteenth
+    /// domain.
     pub fn restrict_self(self) -> io::Result<()> {
         // SAFETY: a live fd and a number.
         super::check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0) }).map(drop)

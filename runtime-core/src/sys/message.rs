@@ -1,5 +1,5 @@
-//! Messages with file descriptors over a SOCK_SEQPACKET pair: one send is one receive, and the end of the other side is an
-//! empty message.
+//! Messages with file descriptors over a SOCK_SEQPACKET pair: one send is one receive, and the end of the other side is
+//! an empty message.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// unshare(2).
 pub fn unshare(flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: CLONE_FILES and CLONE_VM are not among the flags that callers here use: no Rust object changes its meaning.
+    // SAFETY: CLONE_FILES and CLONE_VM are not among the flags that callers here use: no Rust object changes its
+    // meaning.
     super::check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 

@@ -110,7 +110,8 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     super::check(result).map(drop)
 }
 
-/// Sets real, effective and saved ids and the supplementary groups, by raw calls: of this thread, which is the only one.
+/// Sets real, effective and saved ids and the supplementary groups, by raw calls: of this thread, which is the only
+/// one.
 pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
     if let Some(groups) = groups {
         // SAFETY: pointer and length of one live slice.
@@ -343,9 +344,9 @@ pub fn execute<E>(
     Ok(io::Error::last_os_error())
 }
 
-/// Becomes the program that `program` refers to, with no environment, and the fds of `handed` at the numbers beside them; all others
-/// close. Returns why not. For a process of ours with one thread that has nothing else left to do: what was at those numbers
-/// is gone.
+/// Becomes the program that `program` refers to, with no environment, and the fds of `handed` at the numbers beside
+/// them; all others close. Returns why not. For a process of ours with one thread that has nothing else left to do:
+/// what was at those numbers is gone.
 pub fn become_program(program: impl AsFd, argv: &[&CStr], handed: &[(&std::os::fd::OwnedFd, i32)]) -> io::Error {
     /// Above every number that is handed over.
     const ABOVE: i32 = 64;
@@ -368,7 +369,8 @@ pub fn become_program(program: impl AsFd, argv: &[&CStr], handed: &[(&std::os::f
             return io::Error::last_os_error();
         }
     }
-    // SAFETY: both arrays end with a null pointer and point to live, NUL-terminated strings; on success it never returns.
+    // SAFETY: both arrays end with a null pointer and point to live, NUL-terminated strings; on success it never
+    // returns.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
@@ -408,8 +410,8 @@ pub fn inherited(number: i32) -> io::Result<std::os::fd::OwnedFd> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(number) })
 }
 
-/// Opens the file that the O_PATH fd `handle` refers to, through `proc`: the host's /proc, opened before any namespace was
-/// entered, so that nothing in the container stands between (CVE-2025-52881).
+/// Opens the file that the O_PATH fd `handle` refers to, through `proc`: the host's /proc, opened before any namespace
+/// was entered, so that nothing in the container stands between (CVE-2025-52881).
 pub fn reopen(proc: impl AsFd, handle: impl AsFd, flags: rustix::fs::OFlags) -> io::Result<std::os::fd::OwnedFd> {
     let path = format!("self/fd/{}", handle.as_fd().as_raw_fd());
     Ok(rustix::fs::openat(proc, path, flags, rustix::fs::Mode::empty())?)

@@ -11,8 +11,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// Sources are moved above this first, so that no target overwrites a source that is still needed.
 const ABOVE_TARGETS: i32 = 64;
 
-/// Executes the file at `path` with `argv` and `env`, and `fds` as its fds 0, 1, 2, … Signals are as a program expects them
-/// at its start. Every other fd of ours has to be close-on-exec. Returns its pid and pidfd; reaping it is the caller's.
+/// Executes the file at `path` with `argv` and `env`, and `fds` as its fds 0, 1, 2, … Signals are as a program expects
+/// them at its start. Every other fd of ours has to be close-on-exec. Returns its pid and pidfd; reaping it is the
+/// caller's.
 ///
 /// posix_spawn(3) copies none of our memory and reports a failing execve as its own error.
 ///
@@ -28,8 +29,9 @@ pub fn start_program(path: &CStr, argv: &[&CStr], env: &[&CStr], fds: &[Borrowed
     let mut actions = MaybeUninit::uninit();
     let mut attributes = MaybeUninit::uninit();
     let mut pid = 0;
-    // SAFETY: both objects are initialised before anything else uses them and destroyed after the last use; every pointer
-    // is to a live, NUL-terminated string or to an array that ends with a null pointer; posix_spawn keeps none of them.
+    // SAFETY: both objects are initialised before anything else uses them and destroyed after the last use; every
+    // pointer is to a live, NUL-terminated string or to an array that ends with a null pointer; posix_spawn keeps none
+    // of them.
     let result = unsafe {
         check(libc::posix_spawn_file_actions_init(actions.as_mut_ptr()))?;
         if let Err(error) = check(libc::posix_spawnattr_init(attributes.as_mut_ptr())) {

@@ -6,8 +6,9 @@ use std::ptr;
 
 use crate::security::seccomp::{FLAG_NEW_LISTENER, Filter, SockFilter};
 
-/// What [`write_marked`] and [`read_marked`] leave in the registers of the arguments that these calls do not have: by it a
-/// filter that sees everything knows them. No secret: who else sets it has a write or read of its own left out of a recording.
+/// What [`write_marked`] and [`read_marked`] leave in the registers of the arguments that these calls do not have: by
+/// it a filter that sees everything knows them. No secret: who else sets it has a write or read of its own left out of
+/// a recording.
 pub const MARK: u64 = 0x6e75_636c_6575_7321;
 
 /// SECCOMP_SET_MODE_FILTER.
@@ -28,8 +29,8 @@ const _: () = assert!(size_of::<Program>() == size_of::<libc::sock_fprog>());
 /// [`FLAG_NEW_LISTENER`], close-on-exec.
 ///
 /// # Errors
-/// EACCES: neither no_new_privs nor CAP_SYS_ADMIN in the effective set; EINVAL: a flag or an action that the kernel does
-/// not know; EBUSY: a listener, where the thread is under one already. See seccomp(2).
+/// EACCES: neither no_new_privs nor CAP_SYS_ADMIN in the effective set; EINVAL: a flag or an action that the kernel
+/// does not know; EBUSY: a listener, where the thread is under one already. See seccomp(2).
 pub fn load(filter: &Filter) -> io::Result<Option<OwnedFd>> {
     let len = filter.program.len().try_into();
     let program = Program {
@@ -100,8 +101,9 @@ const NOTIF_SEND: u32 = 0xc000_2101 | (size_of::<Response>() as u32) << 16;
 /// SECCOMP_USER_NOTIF_FLAG_CONTINUE.
 const CONTINUE: u32 = 1;
 
-/// Waits for a call that `listener` is told of and lets it pass: its architecture and number. None once no process is left
-/// under the filter. What a call's arguments point to may change after it was looked at: this is for looking, not for deciding.
+/// Waits for a call that `listener` is told of and lets it pass: its architecture and number. None once no process is
+/// left under the filter. What a call's arguments point to may change after it was looked at: this is for looking, not
+/// for deciding.
 pub fn let_pass(listener: &OwnedFd) -> io::Result<Option<(u32, u32)>> {
     use rustix::event::{PollFd, PollFlags, poll};
     loop {

@@ -13,8 +13,8 @@ pub fn from_number(number: i32) -> Option<Signal> {
     if !(1..=LAST).contains(&number) {
         return None;
     }
-    // SAFETY: the number is one that the kernel knows. Callers send it to other processes and never install handlers for
-    // it, so that those that libc keeps for itself do no harm here.
+    // SAFETY: the number is one that the kernel knows. Callers send it to other processes and never install handlers
+    // for it, so that those that libc keeps for itself do no harm here.
     Some(unsafe { Signal::from_raw_unchecked(number) })
 }
 
@@ -34,7 +34,8 @@ pub fn block_all() -> io::Result<()> {
     .map(drop)
 }
 
-/// Has the kernel reap our children, those that are left to us among them, as they end: sigaction(2), SIG_IGN for SIGCHLD.
+/// Has the kernel reap our children, those that are left to us among them, as they end: sigaction(2), SIG_IGN for
+/// SIGCHLD.
 pub fn leave_children_to_kernel() -> io::Result<()> {
     // The kernel's struct sigaction: handler, flags, restorer, mask.
     let ignore = [libc::SIG_IGN as u64, 0, 0, 0];

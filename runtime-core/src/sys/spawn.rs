@@ -21,8 +21,8 @@ pub fn detached_self() -> io::Result<OwnedFd> {
     detached(rustix::fs::CWD, c"/proc/self/exe", OpenTreeFlags::empty())
 }
 
-/// The same of the file that `file`, an O_PATH fd, refers to: what is executed from it is what was opened, whatever its path
-/// says by then.
+/// The same of the file that `file`, an O_PATH fd, refers to: what is executed from it is what was opened, whatever its
+/// path says by then.
 pub fn detached_file(file: &OwnedFd) -> io::Result<OwnedFd> {
     detached(file.as_fd(), c"", OpenTreeFlags::AT_EMPTY_PATH)
 }
@@ -52,8 +52,8 @@ struct Child<'a> {
 /// Executes `exe` with `fds` as its fds 0, 1, 2, … and nothing else open, in a session of its own. Returns once the new
 /// program runs: the pid and its pidfd.
 ///
-/// The child shares our memory until its execve and we stand still meanwhile (CLONE_VM, CLONE_VFORK): nothing is copied,
-/// and nothing of our address space is left in it.
+/// The child shares our memory until its execve and we stand still meanwhile (CLONE_VM, CLONE_VFORK): nothing is
+/// copied, and nothing of our address space is left in it.
 pub fn spawn(exe: BorrowedFd<'_>, argv: &[&CStr], fds: &[BorrowedFd<'_>]) -> io::Result<(i32, OwnedFd)> {
     if fds.len() > MAX_FDS {
         return Err(io::Error::from_raw_os_error(libc::E2BIG));
@@ -70,8 +70,9 @@ pub fn spawn(exe: BorrowedFd<'_>, argv: &[&CStr], fds: &[BorrowedFd<'_>]) -> io:
     };
     let mut stack = vec![0u8; STACK];
     let mut pidfd: c_int = -1;
-    // SAFETY: the stack's end, aligned down, is ours until the child has executed or exited, which CLONE_VFORK waits for;
-    // `child` and all it points to live as long; the child's function makes system calls alone and never returns to Rust.
+    // SAFETY: the stack's end, aligned down, is ours until the child has executed or exited, which CLONE_VFORK waits
+    // for; `child` and all it points to live as long; the child's function makes system calls alone and never returns
+    // to Rust.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(STACK);
         let top = top.sub(top as usize % 16);
@@ -96,8 +97,8 @@ pub fn spawn(exe: BorrowedFd<'_>, argv: &[&CStr], fds: &[BorrowedFd<'_>]) -> io:
 }
 
 extern "C" fn run_child(arg: *mut c_void) -> c_int {
-    // SAFETY: `arg` is the `Child` that spawn() keeps alive and does not touch until we are done. From here on there are
-    // system calls only: no allocation, no lock, since the parent's other threads may hold any of them.
+    // SAFETY: `arg` is the `Child` that spawn() keeps alive and does not touch until we are done. From here on there
+    // are system calls only: no allocation, no lock, since the parent's other threads may hold any of them.
     unsafe {
         let child = &mut *arg.cast::<Child<'_>>();
         let mut high = [-1; MAX_FDS];
@@ -146,8 +147,8 @@ fn fail(child: &mut Child<'_>) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// Default action for every signal and an empty mask: what a program may expect at its start. Rust's own start-up ignores
-/// SIGPIPE, and an ignored signal stays ignored across execve (signal(7)).
+/// Default action for every signal and an empty mask: what a program may expect at its start. Rust's own start-up
+/// ignores SIGPIPE, and an ignored signal stays ignored across execve (signal(7)).
 pub fn reset_signals() {
     // The kernel's struct sigaction: handler, flags, restorer, mask. All zero is SIG_DFL with nothing else.
     let default = [0u64; 4];

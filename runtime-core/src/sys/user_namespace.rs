@@ -24,8 +24,9 @@ pub enum Error {
     },
 }
 
-/// Makes a user namespace with these maps. A short-lived child makes it and stays until the maps are written: that takes
-/// the rights of the host's root, which whoever is inside has lost (user_namespaces(7)). `proc` is the host's /proc.
+/// Makes a user namespace with these maps. A short-lived child makes it and stays until the maps are written: that
+/// takes the rights of the host's root, which whoever is inside has lost (user_namespaces(7)). `proc` is the host's
+/// /proc.
 pub fn new(uids: &[IdMap], gids: &[IdMap], proc: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
     let (ours, theirs) = message::pair().map_err(io("making a socket"))?;
     let (pid, pidfd) = match fork(libc::CLONE_NEWUSER as u64).map_err(io("making a user namespace"))? {

@@ -1,7 +1,7 @@
 //! The end of processes, and the order in which the world hears of it.
 //!
-//! An init's exit is the last thing that is told of its container: every exec'd process has to have ended before. Within
-//! one exit the order is: waiters are unblocked, an OOM kill is told, then the exit.
+//! An init's exit is the last thing that is told of its container: every exec'd process has to have ended before.
+//! Within one exit the order is: waiters are unblocked, an OOM kill is told, then the exit.
 
 use std::path::Path;
 use std::sync::Arc;

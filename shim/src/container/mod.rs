@@ -53,11 +53,11 @@ pub struct Container {
     inner: Mutex<Inner>,
     running_execs: watch::Sender<usize>,
     oom: Mutex<Option<oom::Watching>>,
-    /// Starting an exec'd process holds it shared, pausing, resuming and deleting hold it alone: a process that is started
-    /// into a frozen cgroup would never answer.
+    /// Starting an exec'd process holds it shared, pausing, resuming and deleting hold it alone: a process that is
+    /// started into a frozen cgroup would never answer.
     exclusive: tokio::sync::RwLock<()>,
-    /// Killing the whole of it holds this shared. Its first process may be gone, and its exit told, before every other one
-    /// has been found: containerd 1.6 closes the connection once Delete is answered, so that waits for the kill.
+    /// Killing the whole of it holds this shared. Its first process may be gone, and its exit told, before every other
+    /// one has been found: containerd 1.6 closes the connection once Delete is answered, so that waits for the kill.
     killing: tokio::sync::RwLock<()>,
 }
 
@@ -181,7 +181,8 @@ impl Container {
         self.running_execs.send_modify(|running| *running -= 1);
     }
 
-    /// Does something to the container's cgroups that init's end asks for: an error is logged, as there is nobody to tell.
+    /// Does something to the container's cgroups that init's end asks for: an error is logged, as there is nobody to
+    /// tell.
     async fn step(
         &self,
         operation: &'static str,

@@ -144,8 +144,8 @@ impl Process {
 
 /// Waits for the end of a child and reaps it.
 ///
-/// At once and not only when somebody wants to know: a PID namespace's init does not end for us before every process that
-/// was exec'd beside it has been reaped.
+/// At once and not only when somebody wants to know: a PID namespace's init does not end for us before every process
+/// that was exec'd beside it has been reaped.
 pub async fn reap(process: Arc<dyn backend::Process>, child: Child) -> Exit {
     let pid = process.pid();
     let ended = ended(process).await;

@@ -92,7 +92,8 @@ async fn deliver(path: &str, connection: &mut Option<EventsClient>, event: &Enve
     }
 }
 
-/// Connects without blocking: a containerd whose backlog is full gives EAGAIN here, and would hold up the whole shim with
+/// Connects without blocking: a containerd whose backlog is full gives EAGAIN here, and would hold up the whole shim
+/// with
 /// [`Client::connect`].
 async fn connect(path: &str) -> Result<EventsClient, Error> {
     let stream = UnixStream::connect(path).await.map_err(|source| Error::Connect {
@@ -106,8 +107,9 @@ fn answered(error: &Error) -> bool {
     matches!(error, Error::Forward { source, .. } if matches!(&**source, ttrpc::Error::RpcStatus(_)))
 }
 
-/// Whether containerd has read the event and will never take it: the next attempt would say the same. Everything else is
-/// a containerd that goes or comes (CANCELLED, UNAVAILABLE, and UNIMPLEMENTED or NOT_FOUND before its service is there).
+/// Whether containerd has read the event and will never take it: the next attempt would say the same. Everything else
+/// is a containerd that goes or comes (CANCELLED, UNAVAILABLE, and UNIMPLEMENTED or NOT_FOUND before its service is
+/// there).
 fn refused(error: &Error) -> bool {
     let Error::Forward { source, .. } = error else {
         return false;

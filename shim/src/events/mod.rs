@@ -1,8 +1,8 @@
 //! Events to containerd, strictly in the order in which they happened.
 //!
-//! containerd's own publisher and containerd-shim's requeue what failed on separate timers, so that an exit can overtake
-//! its start; and they give up after a few attempts. Here one task sends one event at a time and keeps it in hand until
-//! containerd has answered. While containerd is away events wait in memory, [`CAPACITY`] of them at most.
+//! containerd's own publisher and containerd-shim's requeue what failed on separate timers, so that an exit can
+//! overtake its start; and they give up after a few attempts. Here one task sends one event at a time and keeps it in
+//! hand until containerd has answered. While containerd is away events wait in memory, [`CAPACITY`] of them at most.
 
 mod forward;
 

@@ -1,7 +1,8 @@
-//! Moving bytes between a process's pipes or console and where they go, without a thread or a buffer while nothing moves.
+//! Moving bytes between a process's pipes or console and where they go, without a thread or a buffer while nothing
+//! moves.
 //!
-//! tokio never forgets that it saw the other side closed. Here a FIFO or terminal may be opened once more after that: to
-//! wait for readiness then would be to spin. So a closed side that is not ready is the end.
+//! tokio never forgets that it saw the other side closed. Here a FIFO or terminal may be opened once more after that:
+//! to wait for readiness then would be to spin. So a closed side that is not ready is the end.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,8 +27,8 @@ const PIPE: usize = 64 * 1024;
 const TURN: usize = 8;
 /// Chunks that one blocking call writes to a file at most.
 const FILE_TURN: usize = 128;
-/// What can be left in a pseudo terminal when its process has ended: the kernel buffers some 64 KiB (tty_buffer.c) and a
-/// line discipline's 4 KiB. Who writes after that has outlived the process.
+/// What can be left in a pseudo terminal when its process has ended: the kernel buffers some 64 KiB (tty_buffer.c) and
+/// a line discipline's 4 KiB. Who writes after that has outlived the process.
 const CONSOLE_REST: usize = 256 * 1024;
 /// How long a console that others keep open stays quiet before it counts as copied to its end.
 const CONSOLE_QUIET: Duration = Duration::from_millis(100);
@@ -110,8 +111,8 @@ pub(super) async fn console(master: Arc<AsyncFd<OwnedFd>>, mut to: Sink, ended: 
         let Some(chunk) = chunk else { return Ok(()) };
         deliver(&mut to, chunk).await?;
     }
-    // What was written last may still be on its way through the terminal. With nobody else at the terminal the end comes by
-    // itself (EIO); where somebody is, a moment without output is the end.
+    // What was written last may still be on its way through the terminal. With nobody else at the terminal the end
+    // comes by itself (EIO); where somebody is, a moment without output is the end.
     let mut rest = CONSOLE_REST;
     while rest > 0 {
         match tokio::time::timeout(CONSOLE_QUIET, read(&master)).await {

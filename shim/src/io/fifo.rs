@@ -75,8 +75,8 @@ impl Input {
     /// Opens it: our reader, and our own writer, without which a client that has not come yet, or a containerd that
     /// restarts, is end of file.
     ///
-    /// From here on a client can write. It should not before the process starts: `ctr run` calls CloseIO at the end of its
-    /// own input, but forgets to if that comes before Create has returned.
+    /// From here on a client can write. It should not before the process starts: `ctr run` calls CloseIO at the end of
+    /// its own input, but forgets to if that comes before Create has returned.
     pub fn open(self) -> Result<(AsyncFd<OwnedFd>, OwnedFd), Error> {
         let Self(fifo) = self;
         let reader = fifo.open(OFlags::RDONLY).map_err(|errno| fifo.failed(errno))?;
@@ -96,8 +96,8 @@ pub(super) struct Output {
 
 #[derive(Debug)]
 enum State {
-    /// No client yet. One is let in at once by our writer. The event loop does not see it: it would note for ever that the
-    /// pipe has no reader.
+    /// No client yet. One is let in at once by our writer. The event loop does not see it: it would note for ever that
+    /// the pipe has no reader.
     Alone(OwnedFd),
     /// Our own reader beside the writer: without it, a containerd that restarts breaks the pipe.
     Held { writer: AsyncFd<OwnedFd>, _keeper: OwnedFd },
@@ -120,8 +120,9 @@ impl Output {
 
     /// Waits until a client has the FIFO open, then holds both its ends, so that the client may go and come again.
     ///
-    /// A process may write and end, and we close the FIFO, before a client's thread gets to open it: what is in a FIFO is
-    /// lost with its last opener, and the client would wait for a writer for ever. The runc shim waits here too, in Create.
+    /// A process may write and end, and we close the FIFO, before a client's thread gets to open it: what is in a FIFO
+    /// is lost with its last opener, and the client would wait for a writer for ever. The runc shim waits here too, in
+    /// Create.
     pub async fn ready(&mut self) -> io::Result<&AsyncFd<OwnedFd>> {
         while let State::Alone(writer) = &self.state {
             self.reader_comes(writer).await?;

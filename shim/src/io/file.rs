@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use super::error::Error;
 use super::fifo::kind;
 
-/// Opens the log file at `path`, created with its parents where it is missing: directories 0755, the file 0644, whatever
-/// our own umask is. A file that exists keeps its mode.
+/// Opens the log file at `path`, created with its parents where it is missing: directories 0755, the file 0644,
+/// whatever our own umask is. A file that exists keeps its mode.
 pub(super) fn open(path: &Path) -> Result<File, Error> {
     let failed = |operation, source: io::Error| Error::File {
         operation,

@@ -2,7 +2,8 @@
 //!
 //! **A process gets pipes, never the client's FIFO or the log file.** The shim moves what is in them with splice(2): no
 //! thread, no buffer and no wake-up while nothing is written; a line takes 10 µs to its client, the three streams of a
-//! process 120 µs from first to last (an unoptimised build's figures). To hand over a client's FIFO itself would save that, but
+//! process 120 µs from first to last (an unoptimised build's figures). To hand over a client's FIFO itself would save
+//! that, but
 //! - a background child of an exec that inherited it, or whoever its fd was passed to, would hold the client's end of
 //!   file back as long as it lives, past delete; with a pipe, delete ends it as under the runc shim (containerd 1.6's
 //!   client reads to the end after it has deleted);
@@ -115,8 +116,9 @@ impl Drop for Copy {
 }
 
 impl Io {
-    /// Opens what `spec` names; output is copied from now on, input from [`Io::process_starts`]. Never waits for a client. The second value is for the process: without a
-    /// terminal, what its fds 0, 1 and 2 are to be; with one, nothing.
+    /// Opens what `spec` names; output is copied from now on, input from [`Io::process_starts`]. Never waits for a
+    /// client. The second value is for the process: without a terminal, what its fds 0, 1 and 2 are to be; with one,
+    /// nothing.
     ///
     /// # Errors
     /// Names the stream's URI or path, and why it does not serve.
@@ -217,7 +219,8 @@ impl Io {
         })
     }
 
-    /// Lets go of our own writer of the stdin FIFO (CloseIO): the process reads to its end once its client has closed too.
+    /// Lets go of our own writer of the stdin FIFO (CloseIO): the process reads to its end once its client has closed
+    /// too.
     pub fn close_stdin(&mut self) {
         self.stdin_closed = true;
         self.stdin_keeper = None;
@@ -231,8 +234,8 @@ impl Io {
         }
     }
 
-    /// Waits until the output has been copied to its end, `limit` at most, then closes everything: clients see end of file,
-    /// whoever still holds the process's ends. For delete.
+    /// Waits until the output has been copied to its end, `limit` at most, then closes everything: clients see end of
+    /// file, whoever still holds the process's ends. For delete.
     pub async fn drain(&mut self, limit: Duration) {
         self.process_ended();
         let deadline = Instant::now() + limit;

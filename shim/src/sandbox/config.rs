@@ -1,5 +1,5 @@
-//! CRI's PodSandboxConfig, as far as a sandbox has use for it. containerd-shim-protos does not have the message; what is said of
-//! a pause container's own confinement has nothing here that it could apply to.
+//! CRI's PodSandboxConfig, as far as a sandbox has use for it. containerd-shim-protos does not have the message; what
+//! is said of a pause container's own confinement has nothing here that it could apply to.
 //!
 //! Field numbers: k8s.io/cri-api, pkg/apis/runtime/v1/api.proto, which are kept for ever.
 

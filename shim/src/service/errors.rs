@@ -122,8 +122,8 @@ fn code(error: &Error) -> Code {
             | C::Policy { .. } => Code::INVALID_ARGUMENT,
             C::Runtime { source, .. } if source.is_refusal() => Code::INVALID_ARGUMENT,
             C::Panicked | C::Thread(_) => Code::INTERNAL,
-            // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on. In
-            // particular not NOT_FOUND, whatever was not found: it would be taken for the container.
+            // What the host, the image or the workload makes of it: as under runc, nothing that a client could act on.
+            // In particular not NOT_FOUND, whatever was not found: it would be taken for the container.
             C::Directory { .. }
             | C::Streams { .. }
             | C::Resize { .. }

@@ -53,8 +53,8 @@ pub fn register(server: Server, shim: &Arc<Shim>) -> Server {
     })
 }
 
-/// Runs what changes something on a task of its own: ttrpc drops a handler in the middle of an await when its deadline passes
-/// or its client goes, and a half-done create would be nobody's.
+/// Runs what changes something on a task of its own: ttrpc drops a handler in the middle of an await when its deadline
+/// passes or its client goes, and a half-done create would be nobody's.
 async fn whole<T: Send + 'static>(body: impl Future<Output = Result<T, Error>> + Send + 'static) -> ttrpc::Result<T> {
     tokio::spawn(body).await.unwrap_or(Err(Error::Panicked)).map_err(status)
 }

@@ -1,8 +1,8 @@
 //! The runtime options of a Create request: whichever message containerd or its clients send, made one value.
 //!
-//! CRI sends `runtimeoptions.v1.Options`, with the runtime's `options` table of containerd's configuration as TOML, to any
-//! runtime that is not runc; `ctr`, Docker and test clients may send runc's own. What would change how a container is made
-//! is honoured or refused by name; what only says where runc keeps its files means nothing here.
+//! CRI sends `runtimeoptions.v1.Options`, with the runtime's `options` table of containerd's configuration as TOML, to
+//! any runtime that is not runc; `ctr`, Docker and test clients may send runc's own. What would change how a container
+//! is made is honoured or refused by name; what only says where runc keeps its files means nothing here.
 
 use containerd_shim_protos::shim::oci;
 use protobuf::well_known_types::any::Any;
@@ -14,7 +14,8 @@ pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 /// Type of the options for every other runtime.
 pub const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 
-/// Type that the clients of containerd 1.x send for a user namespace to whatever is not runc: the options of its first shim.
+/// Type that the clients of containerd 1.x send for a user namespace to whatever is not runc: the options of its first
+/// shim.
 pub const CREATE_OPTIONS: &str = "containerd.linux.runc.CreateOptions";
 
 /// A configuration file longer than this was never one.
@@ -130,8 +131,8 @@ impl Options {
                 why,
             });
         }
-        // `root` is where runc keeps its state, the CRIU paths are for checkpoints, the task API address is containerd's
-        // own, and shim_cgroup was honoured by the start action.
+        // `root` is where runc keeps its state, the CRIU paths are for checkpoints, the task API address is
+        // containerd's own, and shim_cgroup was honoured by the start action.
         Ok(Self {
             no_new_keyring: options.no_new_keyring,
             io_uid: options.io_uid,

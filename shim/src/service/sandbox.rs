@@ -1,5 +1,5 @@
-//! containerd's Sandbox API: pods whose sandbox the shim makes itself. Requests in, answers out; what they mean is the business
-//! of [`crate::sandbox`].
+//! containerd's Sandbox API: pods whose sandbox the shim makes itself. Requests in, answers out; what they mean is the
+//! business of [`crate::sandbox`].
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -127,8 +127,9 @@ impl Reply {
 
 /// The input as `BootstrapParams`, or None where it is the older form.
 ///
-/// An `Any` decodes as `BootstrapParams` as well: its type URL is read as the instance's id, its value, if it happens to be
-/// UTF-8, as the namespace. So the identity decides; and a message that says more than that is none of an `Any`'s.
+/// An `Any` decodes as `BootstrapParams` as well: its type URL is read as the instance's id, its value, if it happens
+/// to be UTF-8, as the namespace. So the identity decides; and a message that says more than that is none of an
+/// `Any`'s.
 fn message(input: &[u8], args: &Args) -> Result<Option<BootstrapParams>, Error> {
     let Ok(params) = BootstrapParams::parse_from_bytes(input) else {
         return Ok(None);

@@ -1,8 +1,8 @@
 //! The `start` action: containerd asks for the socket of a container's shim.
 //!
-//! It stands on every container's critical path, so it does nothing that the server can do for itself: bind, listen, spawn,
-//! answer. containerd reads stdout **and stderr** to their end and takes all of it for the answer: the server must not
-//! inherit either, and nothing but the answer may be printed unless the action fails.
+//! It stands on every container's critical path, so it does nothing that the server can do for itself: bind, listen,
+//! spawn, answer. containerd reads stdout **and stderr** to their end and takes all of it for the answer: the server
+//! must not inherit either, and nothing but the answer may be printed unless the action fails.
 
 pub mod bootstrap;
 mod cgroup;
@@ -86,8 +86,8 @@ pub enum Error {
     },
 }
 
-/// Name of the file in the bundle from which containerd 1.6 and 1.7 learn the address after a restart, and `delete` which
-/// socket to remove.
+/// Name of the file in the bundle from which containerd 1.6 and 1.7 learn the address after a restart, and `delete`
+/// which socket to remove.
 pub const ADDRESS_FILE: &str = "address";
 
 /// File in the bundle of a container whose shim was there already: the socket is for others to remove.
@@ -114,8 +114,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let path = socket::path(directory, &request.address, &args.namespace, &group);
     let address = format!("unix://{}", path.display());
     let socket = socket::open(&path)?;
-    // Every container's bundle has it, also where the shim is another one's: without, containerd 1.6 and 1.7 take the shim for
-    // dead after a restart of theirs.
+    // Every container's bundle has it, also where the shim is another one's: without, containerd 1.6 and 1.7 take the
+    // shim for dead after a restart of theirs.
     let written = write_address(&address);
     if let Socket::New(listener) = socket {
         let served = written
@@ -162,8 +162,8 @@ fn file_error(name: &'static str) -> impl FnOnce(io::Error) -> Error {
     }
 }
 
-/// Executes the server with the listener as its stdin: the one descriptor that can be handed over without a step between
-/// fork and exec. Its session and its OOM score are its own affair.
+/// Executes the server with the listener as its stdin: the one descriptor that can be handed over without a step
+/// between fork and exec. Its session and its OOM score are its own affair.
 fn spawn(
     args: &Args,
     request: &Request,
@@ -176,8 +176,8 @@ fn spawn(
         rustix::thread::create_core_scheduling_cookie(rustix::process::getpid(), CoreSchedulingScope::ProcessGroup)
             .map_err(|error| Error::SchedCore(error.into()))?;
     }
-    // Go closes what it does not hand over; but whoever started containerd may have left something open, which would stay
-    // open as long as the pod.
+    // Go closes what it does not hand over; but whoever started containerd may have left something open, which would
+    // stay open as long as the pod.
     close_on_exec_from(3).map_err(Error::Inherited)?;
     let spawned = std::env::current_exe()
         .map_err(|source| (String::from("/proc/self/exe"), source))

@@ -91,8 +91,8 @@ pub fn path(directory: &str, address: &str, namespace: &str, group: &str) -> Pat
 /// Listens on `path`, unless a shim does already; what a dead one left is replaced.
 ///
 /// Directory 0700, socket 0600: whoever can connect controls containers as root (CVE-2020-15257). Two `start`s for one
-/// group at once must not both find the old socket stale and remove each other's new one: all of it happens under a lock
-/// on the directory.
+/// group at once must not both find the old socket stale and remove each other's new one: all of it happens under a
+/// lock on the directory.
 pub fn open(path: &Path) -> Result<Socket, Error> {
     let name = || path.display().to_string();
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -117,7 +117,8 @@ pub fn open(path: &Path) -> Result<Socket, Error> {
 fn listen(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // bind(2) gives the file the mode of the socket's own inode, less the umask: there is no moment at which it is wider.
+    // bind(2) gives the file the mode of the socket's own inode, less the umask: there is no moment at which it is
+    // wider.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;

@@ -15,7 +15,8 @@ const fn row(key: &'static str, title: &'static str) -> Row {
     Row { key, title, unit: "ms" }
 }
 
-/// Shell scripts of busybox: no system call in the first's loop, two in each step of the second, files on the rootfs in the third.
+/// Shell scripts of busybox: no system call in the first's loop, two in each step of the second, files on the rootfs in
+/// the third.
 const LOADS: [(Row, &str); 3] = [
     (
         row("load_cpu", "load: computing"),

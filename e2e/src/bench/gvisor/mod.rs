@@ -1,5 +1,6 @@
-//! `cargo e2e bench gvisor`: pods of two containers in gVisor's sentry, by nucleus and by gVisor's own shim with the same runsc,
-//! beside nucleus' native runtime and runc's shim. Interleaved rounds in one run; no client's floor is taken off.
+//! `cargo e2e bench gvisor`: pods of two containers in gVisor's sentry, by nucleus and by gVisor's own shim with the
+//! same runsc, beside nucleus' native runtime and runc's shim. Interleaved rounds in one run; no client's floor is
+//! taken off.
 
 mod idle;
 mod life;

@@ -1,4 +1,5 @@
-//! The chart's admission policies, as the API server evaluates them: what they refuse, in whose words, and what they let through.
+//! The chart's admission policies, as the API server evaluates them: what they refuse, in whose words, and what they
+//! let through.
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};

@@ -1,6 +1,6 @@
-//! A connection to systemd's manager: its private socket, which needs no bus, or the system bus. Opened for one operation
-//! and closed after it, so that an idle shim holds neither memory nor a connection that systemd would break when it
-//! executes itself anew.
+//! A connection to systemd's manager: its private socket, which needs no bus, or the system bus. Opened for one
+//! operation and closed after it, so that an idle shim holds neither memory nor a connection that systemd would break
+//! when it executes itself anew.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,8 +17,8 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const SERVICE: &str = "org.freedesktop.systemd1";
 const BUS: &str = "org.freedesktop.DBus";
-/// After so long without a word about a job systemd is asked for it: what it tells while it executes itself anew, nobody
-/// hears.
+/// After so long without a word about a job systemd is asked for it: what it tells while it executes itself anew,
+/// nobody hears.
 const QUIET: Duration = Duration::from_millis(500);
 /// The longest line of an authentication that makes sense.
 const MAX_LINE: usize = 512;
@@ -232,8 +232,8 @@ impl Connection {
         }
     }
 
-    /// Waits for the end of `job`; how it ended, None where it ended and nobody told us how. It may have been told before
-    /// the answer that names the job.
+    /// Waits for the end of `job`; how it ended, None where it ended and nobody told us how. It may have been told
+    /// before the answer that names the job.
     pub fn await_job(&mut self, job: &str, unit: &str) -> Result<Option<String>, Error> {
         loop {
             if let Some(result) = self.told(job) {

@@ -44,9 +44,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether what was asked was lost, as it is when systemd executes itself anew: the connection breaks, or the end of a job
-    /// is told to nobody. Nothing is known of what was asked then.
-    /// The bus says it in its own words.
+    /// Whether what was asked was lost, as it is when systemd executes itself anew: the connection breaks, or the end
+    /// of a job is told to nobody. Nothing is known of what was asked then. The bus says it in its own words.
     pub(super) fn is_broken(&self) -> bool {
         if matches!(self, Self::Untold { .. }) {
             return true;

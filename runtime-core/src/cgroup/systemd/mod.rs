@@ -21,12 +21,13 @@ use message::{Property, Writer};
 pub(crate) use name::is_systemd;
 pub(super) use name::{Scope, slice_path};
 
-/// How long systemd may take for one operation: on a busy node it executes itself anew for half a minute. Whoever asked us
-/// is more patient than that: the kubelet waits two minutes.
+/// How long systemd may take for one operation: on a busy node it executes itself anew for half a minute. Whoever asked
+/// us is more patient than that: the kubelet waits two minutes.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long it may be away, while it executes itself anew.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a scope that we asked for may take to hold our process, where systemd executed itself anew behind our request.
+/// How long a scope that we asked for may take to hold our process, where systemd executed itself anew behind our
+/// request.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// A container's scope.
@@ -126,8 +127,8 @@ impl Unit {
         text.lines().any(|line| line.ends_with(&end))
     }
 
-    /// Does `work` on a connection; if it breaks, on another, as long as there is time. `work` is told whether it is done
-    /// again.
+    /// Does `work` on a connection; if it breaks, on another, as long as there is time. `work` is told whether it is
+    /// done again.
     fn with_manager(
         &self,
         deadline: Instant,

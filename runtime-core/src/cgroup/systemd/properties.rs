@@ -1,5 +1,5 @@
-//! Limits as properties of a unit: pure. What systemd knows, it writes again on a daemon-reload; what it does not know, it
-//! would write its own idea of.
+//! Limits as properties of a unit: pure. What systemd knows, it writes again on a daemon-reload; what it does not know,
+//! it would write its own idea of.
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
@@ -75,7 +75,8 @@ fn quota_and_period(value: &str) -> Option<Vec<Property>> {
     ])
 }
 
-/// Rounded up: to be held to less than what was asked for would be wrong, and the exact number is written into the file.
+/// Rounded up: to be held to less than what was asked for would be wrong, and the exact number is written into the
+/// file.
 fn per_second(quota: u64, period: u64) -> Option<u64> {
     let each = quota.checked_mul(SECOND)?.checked_div(period)?;
     Some(each.div_ceil(PERCENT).checked_mul(PERCENT)?.max(PERCENT))
@@ -136,8 +137,8 @@ pub(in crate::cgroup) fn of_v1(resources: &LinuxResources) -> Vec<Property> {
     properties
 }
 
-/// Device rules, for cgroup v1 alone: a unit without any is allowed everything by systemd, and again at each daemon-reload.
-/// On v2 systemd leaves a program that is not its own in place.
+/// Device rules, for cgroup v1 alone: a unit without any is allowed everything by systemd, and again at each
+/// daemon-reload. On v2 systemd leaves a program that is not its own in place.
 pub(in crate::cgroup) fn devices(rules: &[LinuxDeviceCgroup]) -> Result<Vec<Property>, Error> {
     let rules = Rule::all(rules)?;
     let from = rules.iter().rposition(Rule::is_about_all);

@@ -69,8 +69,8 @@ impl V1 {
         Ok(())
     }
 
-    /// cgroup.kill of the unified hierarchy: all at once, forks included (Linux 5.14, cgroup-v2.rst). Reaches those that
-    /// were placed there.
+    /// cgroup.kill of the unified hierarchy: all at once, forks included (Linux 5.14, cgroup-v2.rst). Reaches those
+    /// that were placed there.
     fn kill_at_once(&self) -> Result<(), Error> {
         let Some(unified) = &self.unified else { return Ok(()) };
         match unified.try_write("cgroup.kill", "1") {

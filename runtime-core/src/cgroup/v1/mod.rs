@@ -24,8 +24,8 @@ use std::sync::Arc;
 pub(super) struct V1 {
     /// One a v1 hierarchy.
     parts: Vec<Directory>,
-    /// In the unified hierarchy of a hybrid host. runc (since 1.1) places containers there too; left in the shim's own, they
-    /// would be processes of containerd's service to systemd.
+    /// In the unified hierarchy of a hybrid host. runc (since 1.1) places containers there too; left in the shim's own,
+    /// they would be processes of containerd's service to systemd.
     unified: Option<Directory>,
 }
 
@@ -54,8 +54,8 @@ impl V1 {
         self.parts.iter().chain(&self.unified)
     }
 
-    /// The hierarchy whose list of processes is taken for all: the one that a process cannot leave by its own doing, then
-    /// any. runc takes the same.
+    /// The hierarchy whose list of processes is taken for all: the one that a process cannot leave by its own doing,
+    /// then any. runc takes the same.
     fn main(&self) -> Result<&Directory, Error> {
         let named = ["devices", "pids", "freezer", "memory"]
             .into_iter()

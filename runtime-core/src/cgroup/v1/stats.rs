@@ -128,8 +128,8 @@ fn read_rdma(part: &Directory) -> Result<Rdma, Error> {
     })
 }
 
-/// The throttling layer counts for every device; BFQ's own files only for those that it schedules, and most of them only
-/// where it was built for debugging.
+/// The throttling layer counts for every device; BFQ's own files only for those that it schedules, and most of them
+/// only where it was built for debugging.
 fn read_blkio(part: &Directory) -> Result<Blkio, Error> {
     let mut devices = None;
     let mut table = |names: &[&str]| -> Result<Option<Vec<BlkioEntry>>, Error> {
@@ -170,7 +170,8 @@ fn read_blkio(part: &Directory) -> Result<Blkio, Error> {
     Ok(blkio)
 }
 
-/// Lines `major:minor [operation] value`; the last line, `Total value`, is left out. Err: the line that is none of these.
+/// Lines `major:minor [operation] value`; the last line, `Total value`, is left out. Err: the line that is none of
+/// these.
 fn parse_table<'a>(text: &'a str, devices: &mut Option<Devices>) -> Result<Vec<BlkioEntry>, &'a str> {
     let parse = |line: &str, devices: &mut Option<Devices>| {
         let words: Vec<&str> = line.split_whitespace().collect();

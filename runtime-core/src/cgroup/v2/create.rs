@@ -134,8 +134,8 @@ fn refuse_frozen(part: &Directory) -> Result<(), Error> {
     }
 }
 
-/// Enables what the host has for the cgroup, in each one above it. One that cannot be had is no error here: a cgroup with
-/// processes of its own hands none on, and not every container has a limit. Whoever needs the controller says so.
+/// Enables what the host has for the cgroup, in each one above it. One that cannot be had is no error here: a cgroup
+/// with processes of its own hands none on, and not every container has a limit. Whoever needs the controller says so.
 fn enable_controllers(part: &Directory) -> Result<(), Error> {
     let all = part.read_of_root(CONTROLLERS)?;
     let has = |text: &str, name: &str| text.split_whitespace().any(|own| own == name);

@@ -11,8 +11,8 @@ use crate::cgroup::device_rules::Rule;
 use crate::cgroup::directory::Directory;
 use crate::sys::bpf;
 
-/// Puts the program of `rules` on the cgroup. What an earlier container of the same path left there goes, but not before
-/// the new one is in place.
+/// Puts the program of `rules` on the cgroup. What an earlier container of the same path left there goes, but not
+/// before the new one is in place.
 pub(super) fn set(part: &Directory, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
     let rules = Rule::all(rules)?;
     let failed = |operation| {

@@ -22,8 +22,8 @@ impl V2 {
         }
     }
 
-    /// cgroup.kill reaches everything in the cgroup and below, frozen or about to fork (Linux 5.14). Written again, since
-    /// somebody may have moved a process in meanwhile.
+    /// cgroup.kill reaches everything in the cgroup and below, frozen or about to fork (Linux 5.14). Written again,
+    /// since somebody may have moved a process in meanwhile.
     pub(super) fn kill_until_empty(&self, deadline: Instant) -> Result<(), Error> {
         loop {
             let pids = others(&self.part)?;

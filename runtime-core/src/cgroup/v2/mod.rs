@@ -69,8 +69,8 @@ impl V2 {
     }
 }
 
-/// Waits until cgroup.events says `name wanted`; false when `limit` is over. A cgroup that is gone says nothing any more,
-/// and that is as good.
+/// Waits until cgroup.events says `name wanted`; false when `limit` is over. A cgroup that is gone says nothing any
+/// more, and that is as good.
 fn await_event(part: &Directory, name: &str, wanted: u64, limit: Duration) -> Result<bool, Error> {
     const EVENTS: &str = "cgroup.events";
     let deadline = Instant::now() + limit;

@@ -2,8 +2,8 @@
 //!
 //! systemd takes a scope's cgroup away with its last process, and what it counted is gone then, perhaps before we have
 //! read it. The cgroup above stays, and has counted the same kill among its own (cgroup-v2.rst: memory.events is
-//! hierarchical). Where that count has grown, and our own file was written to just before, a process that was killed was
-//! killed for want of memory.
+//! hierarchical). Where that count has grown, and our own file was written to just before, a process that was killed
+//! was killed for want of memory.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;

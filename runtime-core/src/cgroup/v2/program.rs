@@ -61,8 +61,8 @@ fn jump(code: u8, register: u8, immediate: i32, over: usize) -> Instruction {
     }
 }
 
-/// A program of the type BPF_PROG_TYPE_CGROUP_DEVICE that allows (1) or denies (0) as `rules` say, and denies what none of
-/// them is about.
+/// A program of the type BPF_PROG_TYPE_CGROUP_DEVICE that allows (1) or denies (0) as `rules` say, and denies what none
+/// of them is about.
 pub(super) fn compile(rules: &[Rule]) -> Vec<Instruction> {
     let mut program = vec![
         // struct bpf_cgroup_dev_ctx: access << 16 | kind, major, minor.

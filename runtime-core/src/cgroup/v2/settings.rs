@@ -1,4 +1,5 @@
-//! `linux.resources` as files and values of cgroup v2: pure. What the spec says in v1's words is converted as runc does.
+//! `linux.resources` as files and values of cgroup v2: pure. What the spec says in v1's words is converted as runc
+//! does.
 //!
 //! Zero means "not set" where runc takes it so (see `v1/limits`). What cgroup v2 does not have is refused by name.
 
@@ -52,7 +53,8 @@ impl Setting {
     }
 }
 
-/// All that `resources` asks for, devices excepted, in the order in which it is written; `quota_now` is what cpu.max says.
+/// All that `resources` asks for, devices excepted, in the order in which it is written; `quota_now` is what cpu.max
+/// says.
 pub(in crate::cgroup) fn settings(resources: &LinuxResources, quota_now: &str) -> Result<Vec<Setting>, Error> {
     let mut list = Vec::new();
     if let Some(cpu) = resources.cpu() {
@@ -117,8 +119,8 @@ fn max(limit: i64) -> String {
 }
 
 /// Shares of v1 as a weight of v2: a curve through the lowest, the usual (1024 → 100) and the highest value of both, as
-/// runc has it since 1.3.2 and the kubelet since 1.35. The straight line that was used before made 1024 shares a weight of
-/// 39, less than anything on the host that has no weight set.
+/// runc has it since 1.3.2 and the kubelet since 1.35. The straight line that was used before made 1024 shares a weight
+/// of 39, less than anything on the host that has no weight set.
 pub(in crate::cgroup) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
@@ -237,7 +239,8 @@ fn set_memory(list: &mut Vec<Setting>, memory: &LinuxMemory) -> Result<(), Error
         (Some(limit), Some(swap)) => Some((swap - limit).to_string()),
     };
     if let Some(swap) = swap {
-        // A kernel that does not count swap has no file, and "0" or "max" is what it does anyway: v1's runc takes it so.
+        // A kernel that does not count swap has no file, and "0" or "max" is what it does anyway: v1's runc takes it
+        // so.
         let absent = if matches!(swap.as_str(), "0" | "max") {
             Absent::Pass
         } else {

@@ -6,8 +6,8 @@ use super::settings::{Absent, Setting};
 use crate::cgroup::Error;
 use crate::cgroup::directory::Directory;
 
-/// Writes all of them in order. The burst and the quota depend on each other: the one that is refused first is tried again
-/// after the other, so that the order is right both up and down.
+/// Writes all of them in order. The burst and the quota depend on each other: the one that is refused first is tried
+/// again after the other, so that the order is right both up and down.
 pub(super) fn all(part: &Directory, settings: &[Setting]) -> Result<(), Error> {
     let mut again = Vec::new();
     for setting in settings {

@@ -9,8 +9,8 @@ use super::{multiplexed, width};
 /// A call that nobody knew when the profile was written: the C library then takes an older one instead, where EPERM
 /// would end it.
 const UNKNOWN: u32 = RET_ERRNO | libc::ENOSYS as u32;
-/// A calling convention that the filter has no section for: no program comes there by mistake. libseccomp ends the thread
-/// alone, which leaves the others of an attacker's to go on.
+/// A calling convention that the filter has no section for: no program comes there by mistake. libseccomp ends the
+/// thread alone, which leaves the others of an attacker's to go on.
 pub(super) const FOREIGN: u32 = RET_KILL_PROCESS;
 /// -1 is what a tracer leaves as a number when it wants a call skipped (seccomp(2)): not x32's, whatever its bits say.
 const SKIPPED: u32 = u32::MAX;

@@ -2,12 +2,12 @@
 //! seccomp(2) takes.
 //!
 //! What a profile means is what runc and libseccomp make of it, to the single system call; tests compare the two over
-//! random profiles. Two things are stricter. Arguments that the kernel cuts to 32 bits are compared as 32 bits ([`is_int`]), so
-//! that upper bits, which the kernel ignores, do not get a call past its rule. And a call of an architecture that the profile
-//! does not name ends the whole process, not the thread alone.
+//! random profiles. Two things are stricter. Arguments that the kernel cuts to 32 bits are compared as 32 bits
+//! ([`is_int`]), so that upper bits, which the kernel ignores, do not get a call past its rule. And a call of an
+//! architecture that the profile does not name ends the whole process, not the thread alone.
 //!
-//! Compiled programs are not cached: containerd's default takes 0.12 ms (median of 300, at opt-level 1), once for a container,
-//! and every kept program would be 5 kB of a shim that has 250.
+//! Compiled programs are not cached: containerd's default takes 0.12 ms (median of 300, at opt-level 1), once for a
+//! container, and every kept program would be 5 kB of a shim that has 250.
 //!
 //! The way: `profile` reads the rules and names the field of what is wrong; `decision` says for every number of an
 //! architecture what happens; `program` writes that as a binary search which the kernel's cache of allowed calls

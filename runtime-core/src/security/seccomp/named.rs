@@ -1,4 +1,5 @@
-//! Profiles that a node names: the one that is built in, and files that only root can have written and whose content is pinned.
+//! Profiles that a node names: the one that is built in, and files that only root can have written and whose content is
+//! pinned.
 
 use std::path::PathBuf;
 
@@ -10,12 +11,12 @@ use crate::policy::pinned::{self, Place};
 /// The name of the profile that is built in.
 pub const STRICT: &str = "strict";
 
-/// What an ordinary server or tool needs on its native architecture: no tracing, no devices, no namespaces, no sockets but Unix
-/// ones, those of the internet and rtnetlink's, none of what the kernel has mostly been attacked through.
+/// What an ordinary server or tool needs on its native architecture: no tracing, no devices, no namespaces, no sockets
+/// but Unix ones, those of the internet and rtnetlink's, none of what the kernel has mostly been attacked through.
 const STRICT_PROFILE: &str = include_str!("strict.json");
 
-/// What Landlock's rules about TCP do not see: MPTCP and SMC, which fall back to TCP, connecting by sending (MSG_FASTOPEN), and two
-/// calls whose arguments no filter sees, socketcall(2) and io_uring's. Everything else passes.
+/// What Landlock's rules about TCP do not see: MPTCP and SMC, which fall back to TCP, connecting by sending
+/// (MSG_FASTOPEN), and two calls whose arguments no filter sees, socketcall(2) and io_uring's. Everything else passes.
 const TCP_ALONE_PROFILE: &str = include_str!("tcp.json");
 
 /// Why there is no profile of that name.
@@ -40,7 +41,8 @@ pub struct Named {
 /// The profiles that `policy` names, read and checked anew for each container. Nothing is read where it names none.
 ///
 /// # Errors
-/// A name that nothing is pinned for, a file that others could have written, or with another content than the pinned one.
+/// A name that nothing is pinned for, a file that others could have written, or with another content than the pinned
+/// one.
 pub fn read(policy: &Policy) -> Result<Vec<Named>, Error> {
     let place = Place {
         table: "seccomp",

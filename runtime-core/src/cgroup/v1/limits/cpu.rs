@@ -7,7 +7,8 @@ use super::write_dependent;
 use crate::cgroup::Error;
 use crate::cgroup::directory::Directory;
 
-/// MIN_SHARES and MAX_SHARES of kernel/sched/core.c: the kernel cuts silently to this range; runc refuses what is outside.
+/// MIN_SHARES and MAX_SHARES of kernel/sched/core.c: the kernel cuts silently to this range; runc refuses what is
+/// outside.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
 pub(super) fn check(cpu: &LinuxCpu) -> Result<(), Error> {

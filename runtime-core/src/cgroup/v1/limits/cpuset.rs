@@ -9,8 +9,8 @@ use crate::cgroup::directory::Directory;
 const CPUS: &str = "cpuset.cpus";
 const MEMS: &str = "cpuset.mems";
 
-/// Gives a new cgroup its processors and nodes: what the spec says, else what the parent has. Both files are empty after
-/// mkdir, and nothing can be placed in the cgroup before they are filled (ENOSPC, cgroup-v1/cpusets.rst).
+/// Gives a new cgroup its processors and nodes: what the spec says, else what the parent has. Both files are empty
+/// after mkdir, and nothing can be placed in the cgroup before they are filled (ENOSPC, cgroup-v1/cpusets.rst).
 pub(in crate::cgroup::v1) fn fill(part: &Directory, cpu: Option<&LinuxCpu>) -> Result<(), Error> {
     fill_file(part, CPUS, cpu.and_then(|cpu| given(cpu.cpus())))?;
     fill_file(part, MEMS, cpu.and_then(|cpu| given(cpu.mems())))

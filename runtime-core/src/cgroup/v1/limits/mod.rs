@@ -1,8 +1,8 @@
 //! What a container may use: `linux.resources` written into the v1 controllers' files.
 //!
 //! Zero means "not set" where runc takes it so: shares, quota, period, memory, swap, weights, class id, and pids (whose
-//! absence the Go types before runtime-spec 1.3 cannot tell from zero). Everything else that the spec says is written, or
-//! refused by name.
+//! absence the Go types before runtime-spec 1.3 cannot tell from zero). Everything else that the spec says is written,
+//! or refused by name.
 
 mod blkio;
 mod cpu;
@@ -128,9 +128,9 @@ fn wanted(resources: &LinuxResources) -> impl Iterator<Item = (&'static str, &'s
         .map(|(_, controller, setting, set)| (controller, setting, set))
 }
 
-/// Writes values of which the kernel refuses some (EINVAL) as long as others have not changed: quota above the old burst,
-/// memory above the old memory+swap. Those are tried again after the others, so that the order is right both up and down,
-/// whatever was set before.
+/// Writes values of which the kernel refuses some (EINVAL) as long as others have not changed: quota above the old
+/// burst, memory above the old memory+swap. Those are tried again after the others, so that the order is right both up
+/// and down, whatever was set before.
 fn write_dependent(part: &Directory, values: &[(&'static str, String)]) -> Result<(), Error> {
     let mut pending: Vec<&(&'static str, String)> = values.iter().collect();
     while !pending.is_empty() {

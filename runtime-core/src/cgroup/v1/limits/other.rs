@@ -32,8 +32,8 @@ pub(super) fn set_pids(part: &Directory, resources: &LinuxResources) -> Result<(
     part.write("pids.max", &value)
 }
 
-/// Limits both use and, where the kernel has it (5.7), reservation: a program that cannot be given its huge pages learns it
-/// from mmap rather than by SIGBUS.
+/// Limits both use and, where the kernel has it (5.7), reservation: a program that cannot be given its huge pages
+/// learns it from mmap rather than by SIGBUS.
 pub(super) fn set_hugepages(part: &Directory, resources: &LinuxResources) -> Result<(), Error> {
     for limit in resources.hugepage_limits().iter().flatten() {
         let (size, value) = (limit.page_size(), limit.limit().to_string());
