@@ -68,7 +68,7 @@ pub fn register(t: &mut Registry) {
                 container.exec(&args).output().await
             };
             let running = c
-                .within(60, "the unit runs", async || {
+                .within(20, "the unit runs", async || {
                     Ok(systemctl(&["is-active", "nested.service"]).await?.stdout == "active\n")
                 })
                 .await;
@@ -85,7 +85,7 @@ pub fn register(t: &mut Registry) {
             ensure!(!processes::is_alive(pid), "{pid} outlives its unit");
             // It is told to end as an administrator would: SIGRTMIN+3 halts a systemd in a container.
             container.kill(37).await?;
-            tokio::time::timeout(crate::node::patience(60), container.wait())
+            tokio::time::timeout(crate::node::patience(20), container.wait())
                 .await
                 .context("systemd does not halt")??;
             let directory = container.cgroup("");
@@ -94,7 +94,7 @@ pub fn register(t: &mut Registry) {
             Ok(())
         },
     )
-    .within(150);
+    .within(40);
 }
 
 /// The node's own systemd as the first process of a container.
