@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::behaviours::read;
 use crate::expect::refused;
@@ -36,6 +36,13 @@ fn limited(spec: &mut Value) {
     spec["linux"]["resources"]["memory"] = json!({"limit": 64 * MIB});
     spec["linux"]["resources"]["cpu"] = json!({"shares": 512, "quota": 30_000, "period": 60_000});
     spec["linux"]["resources"]["pids"] = json!({"limit": 55});
+}
+
+/// Has systemd execute itself anew, meanwhile.
+fn execute_anew() -> Result<Child> {
+    let mut systemctl = Command::new("systemctl");
+    let anew = systemctl.arg("daemon-reexec").kill_on_drop(true).spawn();
+    anew.context("run systemctl")
 }
 
 pub fn register(t: &mut Registry) {
@@ -169,12 +176,7 @@ fn restarts(t: &mut Registry) {
         "containers are made, changed and deleted while systemd executes itself anew",
         async |c| {
             for _ in 0..2 {
-                let mut anew = Command::new("systemctl");
-                let mut anew = anew
-                    .arg("daemon-reexec")
-                    .kill_on_drop(true)
-                    .spawn()
-                    .context("run systemctl")?;
+                let mut anew = execute_anew()?;
                 let container = c.container().waiting().spec(limited).start().await?;
                 container.update(&json!({"memory": {"limit": 32 * MIB}})).await?;
                 let unit = format!("{}-{}.scope", c.namespace, container.id);
@@ -183,12 +185,7 @@ fn restarts(t: &mut Registry) {
                 same!(show(&unit, "ActiveState").await?, "active");
                 same!(show(&unit, "MemoryMax").await?, (32 * MIB).to_string());
                 same!(read(&container, "memory.max")?, (32 * MIB).to_string());
-                let mut anew = Command::new("systemctl");
-                let mut anew = anew
-                    .arg("daemon-reexec")
-                    .kill_on_drop(true)
-                    .spawn()
-                    .context("run systemctl")?;
+                let mut anew = execute_anew()?;
                 container.kill(9).await?;
                 container.wait().await?;
                 container.delete().await?;

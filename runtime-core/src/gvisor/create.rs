@@ -25,7 +25,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
 use crate::native::{self, Executable, Member, Owner, Stdio};
 use crate::plan::Plan;
-use crate::record::{self, ProcessId, Record};
+use crate::record::{ProcessId, Record};
 
 impl Container {
     /// Creates the container: its sentry, or its place in one that runs. On error nothing is left.
@@ -109,25 +109,9 @@ impl Container {
 }
 
 fn record(plan: &Plan, owner: &Owner, sandbox: &Sandbox) -> Result<Record, Error> {
-    let ourselves = ProcessId::of(std::process::id() as i32);
-    let hooks = &plan.container.hooks.poststop;
     Ok(Record {
-        version: record::VERSION,
-        id: plan.id.clone(),
-        group: owner.group.clone(),
-        shim: ourselves
-            .ok_or_else(|| failing("reading our own start time")(std::io::Error::from_raw_os_error(libc::ESRCH)))?,
-        socket: owner.socket.clone(),
-        init: None,
-        cgroup: Some(plan.cgroup.clone()),
-        poststop: hooks.clone(),
-        annotations: if hooks.is_empty() {
-            Vec::new()
-        } else {
-            plan.container.annotations.clone()
-        },
-        policy: Some(plan.policy.clone()),
         sandbox: (sandbox.id == plan.id).then(|| sandbox.directory.path().to_owned()),
+        ..owner.record_of(plan).map_err(failing("reading our own start time"))?
     })
 }
 

@@ -16,7 +16,7 @@ use super::{Error, Executable, Launched, Owner, Process, Stdio, io};
 use crate::cgroup::{self, Cgroup};
 use crate::mounts::HierarchyView;
 use crate::plan::{self, Listener, MOUNT_ATTR_RDONLY, MountSource, Namespace, Plan};
-use crate::record::{self, ProcessId, Record};
+use crate::record::{ProcessId, Record};
 use crate::sys::{message, spawn};
 
 /// Creates the container: when this returns, init waits before the execve of its program. On error nothing is left.
@@ -24,25 +24,7 @@ use crate::sys::{message, spawn};
 /// # Errors
 /// Whatever stands in the way, by its own text; the container's program missing or not executable among them.
 pub fn create(exe: &Executable, plan: &Plan, owner: &Owner, stdio: Stdio) -> Result<(Container, Launched), Error> {
-    let mut record = Record {
-        version: record::VERSION,
-        id: plan.id.clone(),
-        group: owner.group.clone(),
-        shim: ProcessId::of(std::process::id() as i32).ok_or_else(|| Error::Io {
-            operation: "reading our own start time",
-            source: std::io::Error::from_raw_os_error(libc::ESRCH),
-        })?,
-        socket: owner.socket.clone(),
-        init: None,
-        cgroup: Some(plan.cgroup.clone()),
-        poststop: plan.container.hooks.poststop.clone(),
-        annotations: match plan.container.hooks.poststop.as_slice() {
-            [] => Vec::new(),
-            _ => plan.container.annotations.clone(),
-        },
-        policy: Some(plan.policy.clone()),
-        sandbox: None,
-    };
+    let mut record = owner.record_of(plan).map_err(io("reading our own start time"))?;
     let recorder = match &plan.process.listener {
         Some(Listener::Recorder { directory }) => {
             Some(Recorder::open(directory, &format!("{}-{}", owner.namespace, plan.id))?)

@@ -32,6 +32,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::plan::Plan;
+use crate::record::{self, ProcessId, Record};
 use crate::sys::process;
 
 pub use clean::{Cleaned, clean};
@@ -230,6 +232,42 @@ pub struct Owner {
     pub namespace: String,
     pub group: String,
     pub socket: Option<PathBuf>,
+}
+
+impl Owner {
+    /// The record of `plan`'s container before anything of it is there.
+    pub(crate) fn record_of(&self, plan: &Plan) -> std::io::Result<Record> {
+        let poststop = plan.container.hooks.poststop.clone();
+        Ok(Record {
+            cgroup: Some(plan.cgroup.clone()),
+            annotations: match poststop.as_slice() {
+                [] => Vec::new(),
+                _ => plan.container.annotations.clone(),
+            },
+            poststop,
+            policy: Some(plan.policy.clone()),
+            ..self.empty_record(&plan.id)?
+        })
+    }
+
+    /// One of `id` that names nothing to be cleaned up.
+    fn empty_record(&self, id: &str) -> std::io::Result<Record> {
+        // ESRCH: there is no process of ours, by what /proc says.
+        let shim = ProcessId::of(std::process::id() as i32);
+        Ok(Record {
+            version: record::VERSION,
+            id: id.to_owned(),
+            group: self.group.clone(),
+            shim: shim.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESRCH))?,
+            socket: self.socket.clone(),
+            init: None,
+            cgroup: None,
+            poststop: Vec::new(),
+            annotations: Vec::new(),
+            policy: None,
+            sandbox: None,
+        })
+    }
 }
 
 /// Names the operation whose error this is.

@@ -8,7 +8,7 @@ use super::child::forked;
 use super::wire::{self, Message, Tag};
 use super::{Error, Executable, Owner, Process, io};
 use crate::plan::{self, Namespace};
-use crate::record::{self, ProcessId, Record};
+use crate::record::{ProcessId, Record};
 use crate::sys::{message, spawn};
 
 /// A pod's sandbox. Its process lives until [`Sandbox::kill`], or until this is gone, with the shim or without.
@@ -27,23 +27,9 @@ impl Sandbox {
     /// A namespace that cannot be made or joined, a setting that the kernel refuses, by their own text.
     pub fn create(exe: &Executable, sandbox: &plan::Sandbox, owner: &Owner) -> Result<(Self, Process), Error> {
         let container = &sandbox.container;
-        let mut record = Record {
-            version: record::VERSION,
-            id: container.id.clone(),
-            group: owner.group.clone(),
-            shim: ProcessId::of(std::process::id() as i32).ok_or_else(|| Error::Io {
-                operation: "reading our own start time",
-                source: std::io::Error::from_raw_os_error(libc::ESRCH),
-            })?,
-            socket: owner.socket.clone(),
-            init: None,
-            // Its process stands beside the pod's cgroup, where no limit of the pod's hits it.
-            cgroup: None,
-            poststop: Vec::new(),
-            annotations: Vec::new(),
-            policy: None,
-            sandbox: None,
-        };
+        // Without a cgroup: its process stands beside the pod's, where no limit of the pod's hits it.
+        let record = owner.empty_record(&container.id);
+        let mut record = record.map_err(io("reading our own start time"))?;
         record.write(&container.bundle)?;
         let made = start(exe, sandbox).and_then(|(process, control)| {
             record.init = ProcessId::of(process.pid());
