@@ -103,7 +103,8 @@ pub fn register(t: &mut Registry) {
                 ("no_new_privs", "false", "true is demanded by the handler's options"),
                 ("no_new_priv", "true", "\"no_new_privs\" may be meant"),
                 ("capabilities.allow", "CAP_TIME_TRAVEL", "CAP_TIME_TRAVEL"),
-                ("runtime", "gvisor", "only the node's configuration"),
+                ("runtime", "/bin/sh", "\"native\" or \"gvisor\""),
+                ("gvisor.path", "/bin/sh", "only the node's configuration"),
             ] {
                 let container = c.container().waiting().options(handler("no_new_privs = true\n"));
                 let container = annotated(container, &json!({format!("nucleus.dev/{annotation}"): value}));
