@@ -8,6 +8,7 @@ mod limits;
 pub mod pods;
 mod settings;
 mod trust;
+mod volumes;
 
 use std::rc::Rc;
 
@@ -43,6 +44,8 @@ pub fn register(registry: &mut Registry) {
     trust::register(registry);
     registry.subject("pods");
     pods::register(registry);
+    registry.subject("volumes");
+    volumes::register(registry);
     registry.subject("settings");
     settings::register(registry);
     registry.subject("defences");

@@ -27,7 +27,7 @@ fn rootfs_of(container: &Container<'_>, c: &Ctx) -> Result<PathBuf> {
     Ok(PathBuf::from(format!("/proc/{}/root", gofer.pid)))
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub fn names(directory: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
     let mut names: Vec<String> = entries
         .flatten()

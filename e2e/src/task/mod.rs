@@ -20,7 +20,7 @@ mod io;
 mod labels;
 mod landlock;
 mod lifecycle;
-mod mounts;
+pub mod mounts;
 mod namespaces;
 mod pause;
 pub mod policy;

@@ -1,5 +1,8 @@
 //! The container's filesystem: its root, its mounts, what is hidden in them.
 
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -204,7 +207,7 @@ fn binds(t: &mut Registry) {
     t.add("rbind brings the mounts below along and bind does not", async |c| {
         let below = format!("{}/below", shared(c)?);
         std::fs::create_dir(&below)?;
-        let tmpfs = HostMount::tmpfs(&below)?;
+        let tmpfs = HostMount::tmpfs(&below, "")?;
         std::fs::write(format!("{below}/deep"), "")?;
         let source = shared(c)?;
         for (option, wanted) in [("rbind", "deep\n"), ("bind", "")] {
@@ -219,7 +222,7 @@ fn binds(t: &mut Registry) {
     t.add("rro makes the mounts below read-only too", async |c| {
         let below = format!("{}/below", shared(c)?);
         std::fs::create_dir(&below)?;
-        let tmpfs = HostMount::tmpfs(&below)?;
+        let tmpfs = HostMount::tmpfs(&below, "")?;
         let source = shared(c)?;
         let container = c.container().sh("touch /mnt/data/below/new");
         let container =
@@ -279,20 +282,28 @@ fn binds(t: &mut Registry) {
 }
 
 /// A tmpfs on the host, gone with this value.
-struct HostMount(String);
+pub struct HostMount(PathBuf);
 
 impl HostMount {
-    fn tmpfs(path: &str) -> Result<Self> {
-        rustix::mount::mount("e2e", path, "tmpfs", rustix::mount::MountFlags::empty(), None)
-            .with_context(|| format!("mount a tmpfs on {path}"))?;
+    /// With `data` as mount(8) would be given it.
+    pub fn tmpfs(path: impl AsRef<Path>, data: &str) -> Result<Self> {
+        let (path, data) = (path.as_ref(), CString::new(data)?);
+        rustix::mount::mount(
+            "e2e",
+            path,
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            data.as_c_str(),
+        )
+        .with_context(|| format!("mount a tmpfs on {}", path.display()))?;
         Ok(Self(path.to_owned()))
     }
 }
 
 impl Drop for HostMount {
     fn drop(&mut self) {
-        if let Err(error) = rustix::mount::unmount(self.0.as_str(), rustix::mount::UnmountFlags::DETACH) {
-            eprintln!("unmount {}: {error}", self.0);
+        if let Err(error) = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH) {
+            eprintln!("unmount {}: {error}", self.0.display());
         }
     }
 }
@@ -412,7 +423,7 @@ async fn propagation_of(c: &Ctx, option: &str) -> Result<Vec<String>> {
     let source = shared(c)?;
     let below = format!("{source}/peer");
     std::fs::create_dir_all(&below)?;
-    let host = HostMount::tmpfs(&below)?;
+    let host = HostMount::tmpfs(&below, "")?;
     rustix::mount::mount_change(below.as_str(), rustix::mount::MountPropagationFlags::SHARED)
         .context("make it shared")?;
     let seen = c
@@ -443,7 +454,7 @@ fn propagation(t: &mut Registry) {
         "a mount on the host shows up in a running container through rslave",
         async |c| {
             let source = shared(c)?;
-            let host = HostMount::tmpfs(&source)?;
+            let host = HostMount::tmpfs(&source, "")?;
             rustix::mount::mount_change(source.as_str(), rustix::mount::MountPropagationFlags::SHARED)?;
             std::fs::create_dir(format!("{source}/later"))?;
             let container = c.container().waiting();
@@ -456,7 +467,7 @@ fn propagation(t: &mut Registry) {
                 spec["linux"]["rootfsPropagation"] = json!("rslave");
             });
             let container = container.start().await?;
-            let later = HostMount::tmpfs(&format!("{source}/later"))?;
+            let later = HostMount::tmpfs(format!("{source}/later"), "")?;
             std::fs::write(format!("{source}/later/new"), "")?;
             same!(container.sh("ls /mnt/data/later").await?.ok()?, "new\n");
             drop(later);

@@ -99,13 +99,17 @@ impl Handler {
     pub fn toml(self, version: Version, directory: &str, named_by_path: bool) -> String {
         let runtimes = format!("plugins.{}.containerd.runtimes.{}", version.plugin(), self.name());
         // Without pod_annotations containerd keeps a pod's annotations from the shim.
+        let annotations = match self {
+            Self::Gvisor => "\"nucleus.dev/*\", \"dev.gvisor.spec.mount.*\"",
+            Self::Nucleus | Self::Production | Self::Sandboxed => "\"nucleus.dev/*\"",
+        };
         let shim = quoted(&shim_path(directory));
         let which = if named_by_path || self == Self::Sandboxed {
             format!("runtime_type = {shim}")
         } else {
             format!("runtime_type = \"io.containerd.nucleus.v2\"\n  runtime_path = {shim}")
         };
-        let mut text = format!("[{runtimes}]\n  {which}\n  pod_annotations = [\"nucleus.dev/*\"]\n");
+        let mut text = format!("[{runtimes}]\n  {which}\n  pod_annotations = [{annotations}]\n");
         if self == Self::Sandboxed {
             text.push_str("  sandboxer = \"shim\"\n  disable_pause_image_pull = true\n");
         }

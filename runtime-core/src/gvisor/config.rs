@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub use crate::policy::{FileAccess, Network, Overlay, Platform};
+pub use crate::policy::{EmptyDir, FileAccess, Network, Overlay, Platform};
 
 use crate::policy::{Origin, Policy};
 
@@ -21,6 +21,10 @@ pub struct Config {
     pub file_access: FileAccess,
     /// Where what is written to root file systems goes.
     pub overlay: Overlay,
+    /// Where pods' emptyDir volumes are kept.
+    pub empty_dir: EmptyDir,
+    /// Where kubelet may have the pods' directories.
+    pub kubelet_root: Vec<PathBuf>,
     /// Above the directories of the pods' debug logs.
     pub debug_log: Option<PathBuf>,
     /// More flags for runsc, with their values.
@@ -41,6 +45,8 @@ impl Config {
                 FileAccess::Shared if policy.gvisor_overlay2.from == Origin::Default => Overlay::None,
                 _ => policy.gvisor_overlay2.value,
             },
+            empty_dir: policy.gvisor_empty_dir.value,
+            kubelet_root: policy.gvisor_kubelet_root.value.0.iter().map(PathBuf::from).collect(),
             debug_log: match policy.gvisor_debug_log.value.0.as_str() {
                 "" => None,
                 path => Some(path.into()),

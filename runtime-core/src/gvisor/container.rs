@@ -1,5 +1,6 @@
 //! A container in a sentry: start, signals, pause, delete.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,11 +9,12 @@ use oci_spec::runtime::LinuxResources;
 use serde::de::IgnoredAny;
 
 use super::create::place_error;
-use super::launch::{Call, Files};
+use super::empty_dirs::Kept;
+use super::launch::Call;
 use super::process::{Process, WAIT};
 use super::sandbox::Sandbox;
 use super::spec::{self, Role};
-use super::{Error, command, failing};
+use super::{Error, command, failing, refusals};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::hooks;
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
@@ -42,6 +44,8 @@ pub struct Container {
     pub(super) sandbox: Arc<Sandbox>,
     pub(super) role: Role,
     pub(super) container: plan::Container,
+    /// Its mounts of volumes that the sentry keeps, by their index.
+    pub(super) kept: BTreeMap<usize, Kept>,
     pub(super) cgroup: Cgroup,
     /// Whether runsc knows of it since Create: of a pod's first container, and of one with a terminal, whose console it
     /// makes then. To any other a single runsc does both, at Start.
@@ -80,14 +84,7 @@ impl Container {
         let overlay = spec::overlay(&self.container, self.sandbox.config.overlay);
         let (files, stdio) = match &self.role {
             Role::Root => (None, Stdio::default()),
-            Role::Member(_) => (
-                Some(Files {
-                    container: self.container.clone(),
-                    mounts: self.sandbox.directory.mounts(),
-                    leftover: self.sandbox.leftover(overlay),
-                }),
-                stdio,
-            ),
+            Role::Member(_) => (Some(self.sandbox.files(&self.container, &self.kept, overlay)), stdio),
         };
         let verb = if self.was_announced {
             command::start(&self.id)
@@ -170,7 +167,7 @@ impl Container {
     /// Sets limits of a living container. A member's are its pod's as well, together with those of the others.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         if self.role != Role::Root {
-            spec::check_member_limits(Some(resources))?;
+            refusals::check_member_limits(Some(resources))?;
             self.sandbox.limit(&self.id, resources)?;
         }
         Ok(self.cgroup.update(resources)?)

@@ -1,5 +1,6 @@
 //! Create: a sentry of a container's own, or its place in one that runs.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -13,14 +14,15 @@ use serde::de::IgnoredAny;
 
 use super::config::{FileAccess, Overlay};
 use super::container::{CGROUP_DELETE_LIMIT, Container, DESTROY, Inner, Launched, hook_error};
-use super::launch::{Call, Files};
+use super::empty_dirs::{EmptyDirs, Kept};
+use super::launch::Call;
 use super::limits::Limits;
 use super::process::Process;
 use super::sandbox::{Sandbox, Sandboxes};
 use super::spec::{self, Role};
 use super::state::{self, Directory};
 use super::terminal::{accept, give, listen, resize};
-use super::{Config, Error, command, failing, file, flags};
+use super::{Config, Error, command, failing, file, flags, refusals};
 use crate::cgroup::{self, Cgroup};
 use crate::native::lifecycle_hooks::{poststop, run_hooks, state_of};
 use crate::native::{self, Executable, Member, Owner, Stdio};
@@ -41,7 +43,7 @@ impl Container {
         mut stdio: Stdio,
     ) -> Result<(Self, Launched), Error> {
         let role = spec::role(plan);
-        spec::check(plan, &role, config.network)?;
+        refusals::check(plan, &role, config.network)?;
         flags::check(&config.flags)?;
         if config.file_access == FileAccess::Shared && config.overlay != Overlay::None {
             return Err(Error::SharedOverlay);
@@ -54,12 +56,14 @@ impl Container {
                 Arc::clone(executable),
                 Directory::of(&owner.namespace, &plan.id)?,
                 spec::network(plan, config.network),
+                EmptyDirs::find(plan, config)?,
             )),
             Role::Member(sandbox) => sandboxes.get(sandbox).ok_or_else(|| Error::NoSandbox {
                 id: plan.id.clone(),
                 sandbox: sandbox.clone(),
             })?,
         };
+        let kept = sandbox.empty_dirs.of_container(&plan.container.mounts)?;
         let cgroup = Cgroup::open(&plan.cgroup)?;
         cgroup.check_free()?;
         let mut record = record(plan, owner, &sandbox)?;
@@ -68,6 +72,7 @@ impl Container {
             plan,
             role: &role,
             sandbox: &sandbox,
+            kept: &kept,
             cgroup: None,
             place: None,
         };
@@ -83,6 +88,7 @@ impl Container {
                     was_announced: announces(plan, &role),
                     role,
                     container: plan.container.clone(),
+                    kept,
                     cgroup,
                     init: Arc::clone(&process),
                     sandbox,
@@ -120,6 +126,7 @@ struct Attempt<'a> {
     plan: &'a Plan,
     role: &'a Role,
     sandbox: &'a Arc<Sandbox>,
+    kept: &'a BTreeMap<usize, Kept>,
     cgroup: Option<Cgroup>,
     /// What holds a scope's place, until there is something of the container's in it.
     place: Option<Member>,
@@ -131,6 +138,7 @@ impl Attempt<'_> {
         let directory = &sandbox.directory;
         if *self.role == Role::Root {
             directory.make()?;
+            directory.keep(&sandbox.empty_dirs.filestores(&plan.id))?;
             if let Some(above) = &sandbox.config.debug_log {
                 directory.make_logs(above)?;
             }
@@ -138,7 +146,13 @@ impl Attempt<'_> {
         let bundle = directory.bundle(&plan.id);
         state::make(&bundle)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let document = spec::document(plan, self.role, &directory.mounts(), &hostname);
+        let host = spec::Host {
+            mounts: &directory.mounts(),
+            empty_dirs: &sandbox.empty_dirs,
+            kept: self.kept,
+            hostname: &hostname,
+        };
+        let document = spec::document(plan, self.role, &host);
         let document = document.map_err(|error| failing("writing runsc's config.json")(error.into()))?;
         write_private(&bundle.join("config.json"), &document)?;
         let resources = plan.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -175,11 +189,7 @@ impl Attempt<'_> {
                 arguments: sandbox.arguments(verb, overlay),
                 executable: &sandbox.executable,
                 runsc: &sandbox.runsc,
-                files: root.then(|| Files {
-                    container: plan.container.clone(),
-                    mounts: directory.mounts(),
-                    leftover: sandbox.leftover(overlay),
-                }),
+                files: root.then(|| sandbox.files(&plan.container, self.kept, overlay)),
                 cgroup: &cgroup,
                 console: terminal.then_some(bundle.as_path()),
                 terminal: false,

@@ -12,7 +12,7 @@ use super::create::write_private;
 use super::launch::Call;
 use super::process::{Process, WAIT_PID};
 use super::terminal::{give, terminal};
-use super::{Error, command, failing, spec};
+use super::{Error, command, failing, refusals, spec};
 use crate::native::Stdio;
 use crate::plan;
 use crate::sys::spawn;
@@ -76,7 +76,7 @@ impl Container {
                 "a sentry has no processes before its container was started; start it first",
             ));
         }
-        spec::check_labels(process)?;
+        refusals::check_labels(process)?;
         if process.terminal {
             return self.exec_attached(process, given);
         }

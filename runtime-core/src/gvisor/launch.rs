@@ -45,8 +45,10 @@ pub struct Request {
 pub struct Files {
     /// The rootfs, the mounts, what is masked.
     pub container: plan::Container,
-    /// The directory in which the sources of bind mounts appear, each under its number.
+    /// The directory in which the sources of bind mounts appear, each under its name.
     pub mounts: PathBuf,
+    /// Their names, in the order of the mounts. Two mounts of one volume that the sentry keeps have the same.
+    pub names: Vec<String>,
     /// A file at the top of the rootfs that is removed first, if it is there.
     pub leftover: Option<String>,
 }

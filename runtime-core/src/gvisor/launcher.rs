@@ -1,6 +1,7 @@
 //! What `containerd-shim-nucleus-v2 runsc` does: a process of our own that places itself, mounts what runsc's gofer is
 //! to find, and becomes runsc. One thread; nothing of it outlives the execve.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -95,7 +96,7 @@ fn join(places: &[OwnedFd], unified: Option<&OwnedFd>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The rootfs at its path, what is masked in it, and the sources of bind mounts, each under its number: all of it
+/// The rootfs at its path, what is masked in it, and the sources of bind mounts, each under its name: all of it
 /// without device nodes (CVE-2026-96812: a helper on the host's side opened one that was in the image), and seen by
 /// nobody else.
 fn mount(files: &Files) -> Result<(), Error> {
@@ -130,13 +131,16 @@ fn mount(files: &Files) -> Result<(), Error> {
     };
     let private = mounts::open_filesystem(&private())?;
     attach(&private, directory(&files.mounts)?.as_fd()).map_err(failing("mounting the sources' directory"))?;
-    for (index, (mount, source)) in container.mounts.iter().zip(tree.sources()).enumerate() {
+    let mut seen = BTreeSet::new();
+    for ((mount, name), source) in container.mounts.iter().zip(&files.names).zip(tree.sources()) {
         let (MountSource::Bind { .. }, Some(source)) = (&mount.source, source) else {
             continue;
         };
+        if !seen.insert(name) {
+            continue;
+        }
         set_attributes(source, true, nodev).map_err(failing("taking device nodes from a volume"))?;
-        let name = index.to_string();
-        let target = mount_point(private.as_fd(), &name, source).map_err(failing("making a mount point"))?;
+        let target = mount_point(private.as_fd(), name, source).map_err(failing("making a mount point"))?;
         attach(source, target.as_fd()).map_err(failing("mounting a volume"))?;
     }
     Ok(())

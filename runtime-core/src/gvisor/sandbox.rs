@@ -1,6 +1,6 @@
 //! A pod's sentry, as its containers share it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,12 +12,15 @@ use serde::de::DeserializeOwned;
 
 use super::config::{Config, Network, Overlay};
 use super::control::Control;
+use super::empty_dirs::{EmptyDirs, Kept};
+use super::launch::Files;
 use super::limits::Limits;
 use super::state::Directory;
 use super::trust::{Runsc, Untrusted};
-use super::{Error, command, failing};
+use super::{Error, command, failing, spec};
 use crate::cgroup::{self, Cgroup};
 use crate::native::Executable;
+use crate::plan::{self, MOUNT_ATTR_RDONLY};
 use crate::record::ProcessId;
 use crate::sys::process;
 
@@ -31,6 +34,7 @@ pub struct Sandbox {
     pub(super) executable: Arc<Executable>,
     pub(super) directory: Directory,
     pub(super) network: Network,
+    pub(super) empty_dirs: EmptyDirs,
     process: Mutex<Option<Sentry>>,
     /// What its containers may use; from when its cgroup is made.
     limits: Mutex<Option<Limits>>,
@@ -50,6 +54,7 @@ impl Sandbox {
         executable: Arc<Executable>,
         directory: Directory,
         network: Network,
+        empty_dirs: EmptyDirs,
     ) -> Self {
         Self {
             id,
@@ -58,6 +63,7 @@ impl Sandbox {
             executable,
             directory,
             network,
+            empty_dirs,
             process: Mutex::default(),
             limits: Mutex::default(),
         }
@@ -79,8 +85,26 @@ impl Sandbox {
 
     /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over:
     /// the file of its overlay.
-    pub(super) fn leftover(&self, overlay: Overlay) -> Option<String> {
+    fn leftover(&self, overlay: Overlay) -> Option<String> {
         (overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
+    }
+
+    /// What is mounted for a container of this sandbox before its runsc runs.
+    pub(super) fn files(&self, container: &plan::Container, kept: &BTreeMap<usize, Kept>, overlay: Overlay) -> Files {
+        let mut container = container.clone();
+        let mounts = container.mounts.iter_mut().enumerate();
+        for (_, mount) in mounts.filter(|(index, _)| kept.contains_key(index)) {
+            // Read-only is the container's view of it; its content is written by the sentry.
+            mount.set &= !MOUNT_ATTR_RDONLY;
+            mount.recursive_set &= !MOUNT_ATTR_RDONLY;
+        }
+        let names = (0..container.mounts.len()).map(|index| spec::source_name(index, kept));
+        Files {
+            names: names.collect(),
+            container,
+            mounts: self.directory.mounts(),
+            leftover: self.leftover(overlay),
+        }
     }
 
     pub(super) fn set_process(&self, id: ProcessId, pidfd: OwnedFd) {

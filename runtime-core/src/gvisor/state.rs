@@ -1,14 +1,20 @@
 //! Where a sandbox keeps what is on disk: `/run/nucleus/gvisor/<namespace>/<sandbox>`, for root alone.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::create::write_file;
 use super::releases::Releases;
 use super::{Error, file};
 
 /// How often others may take a directory away from under us.
 const MOST_ATTEMPTS: u32 = 100;
+
+/// In a sandbox's directory: the files in volumes of its pod, each with a NUL between it and the next.
+const FILESTORES: &str = "filestores";
 
 /// Above every namespace's directory.
 const ROOT: &str = "/run/nucleus/gvisor";
@@ -83,6 +89,16 @@ impl Directory {
         Ok(())
     }
 
+    /// Writes down the files that the sentry will keep volumes in, which go with the sandbox.
+    pub fn keep(&self, filestores: &[PathBuf]) -> Result<(), Error> {
+        if filestores.is_empty() {
+            return Ok(());
+        }
+        let path = self.0.join(FILESTORES);
+        let text = filestores.iter().map(|path| path.as_os_str().as_bytes());
+        write_file(&path, &text.collect::<Vec<_>>().join(&0)).map_err(file("writing", path))
+    }
+
     fn make_with_those_above(&self) -> Result<(), Error> {
         make_from(Path::new("/run/nucleus"), &self.0)
     }
@@ -142,12 +158,31 @@ pub fn make(path: &Path) -> Result<(), Error> {
 
 /// Removes a sandbox's directory, and that of its namespace where nothing is left in it.
 pub fn remove(path: &Path) -> Result<(), Error> {
+    let filestores = remove_filestores(&path.join(FILESTORES));
     remove_tree(path).map_err(file("removing", path))?;
     if let Some(namespace) = path.parent() {
         // Others are there: that is no error. Anything else the next one meets, and tells.
         let _ = std::fs::remove_dir(namespace);
     }
-    Ok(())
+    filestores
+}
+
+/// Removes the files that a sentry kept volumes in, as far as the pod's directory is still there.
+fn remove_filestores(list: &Path) -> Result<(), Error> {
+    let text = match std::fs::read(list) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(file("reading", list)(error)),
+    };
+    let mut outcome = Ok(());
+    for name in text.split(|&byte| byte == 0) {
+        let path = Path::new(OsStr::from_bytes(name));
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => outcome = Err(file("removing", path)(error)),
+            _ => {}
+        }
+    }
+    outcome
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {

@@ -38,8 +38,8 @@ pub use resolve::{ANNOTATION_PREFIX, resolve};
 pub use secrets::Secrets;
 pub use settings::{Layer, Policy, SETTINGS, Setting};
 pub use values::{
-    CapabilityLimit, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay, Platform, Proc,
-    Runtime, SeccompMode, Tier, Value,
+    CapabilityLimit, EmptyDir, FileAccess, Given, HostPaths, Lockdown, Mode, MountAudit, Names, Network, Overlay,
+    Platform, Proc, Runtime, SeccompMode, Tier, Value,
 };
 pub use volumes::VolumeDigests;
 

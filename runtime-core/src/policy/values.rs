@@ -267,6 +267,15 @@ choice! {
 }
 
 choice! {
+    /// Who keeps what is in a pod's emptyDir volumes.
+    EmptyDir: "\"host\" or \"sentry\"",
+    /// The host, file by file.
+    Host = "host",
+    /// The pod's sentry.
+    Sentry = "sentry"
+}
+
+choice! {
     /// Where a sentry keeps what is written to a container's root file system.
     Overlay: "\"none\", \"root:self\" or \"root:memory\"",
     /// In the root file system itself, file by file.

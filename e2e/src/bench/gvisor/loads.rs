@@ -1,10 +1,12 @@
 //! What programs do that are not about containers: the same loads, in each runtime.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::{Ctx, Worker};
+use crate::spec;
 
 use super::{Figures, Pod, Row, SUBJECTS, Subject, run};
 
@@ -15,9 +17,22 @@ const fn row(key: &'static str, title: &'static str) -> Row {
     Row { key, title, unit: "ms" }
 }
 
-/// Shell scripts of busybox: no system call in the first's loop, two in each step of the second, files on the rootfs in
-/// the third.
-const LOADS: [(Row, &str); 3] = [
+/// Makes files in a directory, and removes them.
+macro_rules! files_in {
+    ($directory:literal) => {
+        concat!(
+            "mkdir -p ",
+            $directory,
+            "/f && cd ",
+            $directory,
+            "/f && i=0; while [ $i -lt 1000 ]; do echo x >f$i; i=$((i+1)); done; rm -r ../f"
+        )
+    };
+}
+
+/// Shell scripts of busybox: no system call in the first's loop, two in each step of the second; then files, on the
+/// root file system, in an emptyDir volume, and in one that gVisor is told to keep.
+const LOADS: [(Row, &str); 5] = [
     (
         row("load_cpu", "load: computing"),
         "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done",
@@ -28,7 +43,15 @@ const LOADS: [(Row, &str); 3] = [
     ),
     (
         row("load_files", "load: 1,000 files made, removed"),
-        "mkdir /files && cd /files && i=0; while [ $i -lt 1000 ]; do echo x >f$i; i=$((i+1)); done; rm -r /files",
+        files_in!("/files"),
+    ),
+    (
+        row("load_files_volume", "  in an emptyDir volume"),
+        files_in!("/volume"),
+    ),
+    (
+        row("load_files_kept", "  in one that the sentry keeps"),
+        files_in!("/kept"),
     ),
 ];
 
@@ -48,11 +71,40 @@ pub(super) async fn measure(worker: &Worker, next: &mut impl FnMut() -> usize, f
 }
 
 async fn each(ctx: &Ctx, subject: Subject, figures: &mut Figures) -> Result<()> {
-    let pod = Pod::start(ctx, subject).await?;
+    let volumes = volumes(ctx)?;
+    let pod = Pod::start_with(ctx, subject, |spec| {
+        for (name, source) in &volumes {
+            let source = source.display().to_string();
+            spec::push(
+                spec,
+                "/mounts",
+                spec::mount(&format!("/{name}"), "bind", &source, &["rbind", "rw"]),
+            );
+            if *name == "kept" {
+                // Natively they say nothing. gVisor's own shim goes by kubelet's paths alone; what is said here is what it
+                // would make of a volume on disk.
+                let kind = if subject == Subject::OwnShim { "tmpfs" } else { "bind" };
+                for (field, value) in [("share", "pod"), ("type", kind), ("source", &source)] {
+                    spec["annotations"][format!("dev.gvisor.spec.mount.{name}.{field}")] = value.into();
+                }
+            }
+        }
+    })
+    .await?;
     for (row, script) in LOADS {
         let begun = Instant::now();
         run(&pod.member, &["sh", "-c", script]).await?;
         figures.add(row, subject, begun.elapsed().as_secs_f64() * 1000.0);
     }
     pod.end().await
+}
+
+/// Two emptyDir volumes, where a kubelet would have them.
+fn volumes(ctx: &Ctx) -> Result<[(&'static str, PathBuf); 2]> {
+    let above = ctx.directory.join("kubelet/pods/pod/volumes/kubernetes.io~empty-dir");
+    let volumes = ["volume", "kept"].map(|name| (name, above.join(name)));
+    for (_, path) in &volumes {
+        std::fs::create_dir_all(path)?;
+    }
+    Ok(volumes)
 }

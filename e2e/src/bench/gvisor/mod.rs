@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::container::{Builder, Container};
 use crate::containerd::{Daemon, Version};
@@ -162,8 +162,13 @@ struct Pod<'a> {
 
 impl<'a> Pod<'a> {
     async fn start(ctx: &'a Ctx, subject: Subject) -> Result<Self> {
-        let first = first(ctx, subject).start().await?;
-        let member = member(ctx, subject, &first.id).start().await?;
+        Self::start_with(ctx, subject, |_| ()).await
+    }
+
+    /// With a change to what both containers are given.
+    async fn start_with(ctx: &'a Ctx, subject: Subject, change: impl Fn(&mut Value)) -> Result<Self> {
+        let first = first(ctx, subject).spec(&change).start().await?;
+        let member = member(ctx, subject, &first.id).spec(&change).start().await?;
         Ok(Self { first, member })
     }
 
