@@ -164,6 +164,21 @@ fn a_policy_survives_its_record() {
     assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
 }
 
+/// In lines of 120 characters at most, where words allow.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().unwrap();
+        if line.is_empty() || line.chars().count() + 1 + word.chars().count() <= 120 {
+            let separator = if line.is_empty() { "" } else { " " };
+            line.push_str(&format!("{separator}{word}"));
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
 /// What docs/policy.md says of the settings.
 fn reference() -> String {
     let section = |setting: &Setting| {
@@ -174,12 +189,12 @@ fn reference() -> String {
             "may not set it"
         };
         let (agent, production) = ((setting.agent)(), (setting.production)());
-        format!(
-            "### `{}`\n\n{}\n\nIt is {}. Default: `{agent}`; in production mode: `{production}`. Pods {pods}.\n",
-            setting.name,
-            about.join("\n").trim(),
-            setting.expected,
-        )
+        let values = format!(
+            "It is {}. Default: `{agent}`; in production mode: `{production}`. Pods {pods}.",
+            setting.expected
+        );
+        let about = about.join("\n");
+        format!("### `{}`\n\n{}\n\n{}\n", setting.name, about.trim(), wrapped(&values))
     };
     SETTINGS.iter().map(section).collect::<Vec<_>>().join("\n")
 }
