@@ -142,7 +142,7 @@ pub fn register(t: &mut Registry) {
         refusal(c, &place.0.join("none"), "")
             .await?
             .saying("there is none at")?;
-        std::fs::copy(&c.tools.probe, place.runsc())?;
+        std::fs::copy(&c.tools.busybox, place.runsc())?;
         refusal(c, &place.runsc(), "").await?.saying("names no release")?;
         Ok(())
     });
@@ -158,11 +158,28 @@ pub fn register(t: &mut Registry) {
                 .await?;
             // Whoever runs by the path from here on gets a program that knows no container.
             std::fs::remove_file(place.runsc())?;
-            std::fs::copy(&c.tools.probe, place.runsc())?;
+            std::fs::copy(&c.tools.busybox, place.runsc())?;
             set_mode(&place.runsc(), 0o755)?;
             container.start().await?;
             same!(container.output().await?.ok()?, "fine\n");
             refusal(c, &place.runsc(), "").await?.saying("names no release")?;
+            Ok(())
+        },
+    );
+    t.add(
+        "a runsc that is deceived executes no program of the host's",
+        async |c| {
+            let place = Place::new(c)?;
+            std::fs::remove_file(place.runsc())?;
+            std::fs::copy(&c.tools.busybox, place.runsc())?;
+            set_mode(&place.runsc(), 0o755)?;
+            // Where nothing stands against it, it does.
+            let unconfined = std::process::Command::new(place.runsc()).output()?;
+            let said = String::from_utf8(unconfined.stdout)?;
+            ensure!(said.contains("/bin/true ended with exit status: 0"), "{said}");
+            refusal(c, &place.runsc(), "")
+                .await?
+                .saying("/bin/true: Permission denied")?;
             Ok(())
         },
     );

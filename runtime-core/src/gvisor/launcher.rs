@@ -1,5 +1,5 @@
 //! What `containerd-shim-nucleus-v2 runsc` does: a process of our own that places itself, mounts what runsc's gofer is
-//! to find, and becomes runsc. One thread; nothing of it outlives the execve.
+//! to find, takes the host's programs out of reach, and becomes runsc. One thread; nothing of it outlives the execve.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -15,7 +15,7 @@ use super::{Error, failing, file, spec};
 use crate::error_chain::chain;
 use crate::mounts::{self, Tree};
 use crate::native::from_memfd;
-use crate::plan::{Container, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MountSource};
+use crate::plan::{Container, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MountSource};
 use crate::sys::mount::{MountAttr, set_attributes};
 use crate::sys::spawn::{attach, reset_signals};
 use crate::sys::{message, namespace, process};
@@ -50,9 +50,10 @@ fn launch(socket: &OwnedFd) -> Result<(), Error> {
     let mut places: Vec<OwnedFd> = fds.collect();
     let unified = if request.unified { places.pop() } else { None };
     join(&places, unified.as_ref())?;
-    if let Some(files) = &request.files {
-        namespace::unshare(libc::CLONE_NEWNS).map_err(failing("unsharing the mount namespace"))?;
-        mount(files)?;
+    namespace::unshare(libc::CLONE_NEWNS).map_err(failing("unsharing the mount namespace"))?;
+    match &request.files {
+        Some(files) => mount(files)?,
+        None => forbid_programs()?,
     }
     if request.terminal {
         process::set_controlling_terminal(process::standard_stream(0))
@@ -108,6 +109,7 @@ fn mount(files: &Files) -> Result<(), Error> {
     )
     .map_err(|errno| failing("opening /proc")(errno.into()))?;
     let tree = Tree::open(&container, proc.as_fd())?;
+    forbid_programs()?;
     let nodev = MountAttr {
         set: MOUNT_ATTR_NODEV,
         ..MountAttr::default()
@@ -144,6 +146,21 @@ fn mount(files: &Files) -> Result<(), Error> {
         attach(source, target.as_fd()).map_err(failing("mounting a volume"))?;
     }
     Ok(())
+}
+
+/// Makes every mount of the host noexec, in this process' mount namespace: nothing of the host's is executed by runsc, or
+/// by what it starts, but runsc itself, from its own detached clone. What was opened before, the container's own files, is
+/// not meant: the sentry maps programs from there, which noexec would deny.
+///
+/// A Landlock domain could say the same more exactly, and would deny runsc every mount that it makes.
+fn forbid_programs() -> Result<(), Error> {
+    let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| failing("opening /")(errno.into()))?;
+    let noexec = MountAttr {
+        set: MOUNT_ATTR_NOEXEC,
+        ..MountAttr::default()
+    };
+    set_attributes(&root, true, noexec).map_err(failing("taking the host's programs from runsc"))
 }
 
 /// The sentry's /proc and /sys are its own: what is to be hidden there is not in them.
