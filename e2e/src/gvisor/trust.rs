@@ -171,12 +171,12 @@ pub fn register(t: &mut Registry) {
         async |c| {
             let place = Place::new(c)?;
             std::fs::remove_file(place.runsc())?;
-            std::fs::copy(&c.tools.busybox, place.runsc())?;
+            std::fs::copy(&c.tools.probe, place.runsc())?;
             set_mode(&place.runsc(), 0o755)?;
             // Where nothing stands against it, it does.
             let unconfined = std::process::Command::new(place.runsc()).output()?;
-            let said = String::from_utf8(unconfined.stdout)?;
-            ensure!(said.contains("/bin/true ended with exit status: 0"), "{said}");
+            let said = String::from_utf8_lossy(&unconfined.stdout);
+            ensure!(said.contains("/bin/true ended with exit status: 0"), "{unconfined:?}");
             refusal(c, &place.runsc(), "")
                 .await?
                 .saying("/bin/true: Permission denied")?;
