@@ -282,7 +282,8 @@ mod tests {
         };
         assert_eq!(
             landlock(&domain),
-            "no mounting; no signals to outside; executes nowhere; writes in /data, /tmp; listens at TCP ports 80, 443; \
+            "no mounting; no signals to outside; executes nowhere; writes in /data, /tmp; listens at TCP ports 80, \
+             443; \
              connects to no TCP port"
         );
     }

@@ -22,11 +22,13 @@ Suites:
   unit    the crates' own tests, clippy and rustfmt
   task    the behaviour of a runtime under containerd, by gRPC, ttrpc and ctr; runc's shim goes first as the yardstick
   client  containerd's own tests of its client: what passes with runc's shim has to pass with nucleus
-  cri     pods through containerd's CRI service: Kubernetes' critest, compared with handler runc, and behaviours of our own
+  cri     pods through containerd's CRI service: Kubernetes' critest, compared with handler runc, and behaviours of \
+  our own
   kind    pods on real Kubernetes clusters, offline: kind, its nodes and images made here
   node    behaviours on cgroup v2, systemd's driver and AppArmor, in an emulated Debian 12
   hardening  attacks that worked elsewhere, with canaries on the host, and what a container can reach beside runc's
-  chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and cleaned
+  chart   the Helm chart and the node installer: templates, schemas, and real containerd installed on, upgraded and \
+  cleaned
   gvisor  the behaviours of `task` that gVisor can have, with its runtime set to gvisor; what is particular to it
   software  servers, languages and tools of Debian's do what they do under runc; production mode's policy
   churn   300 containers started, exec'd into and deleted, every third with its shim killed

@@ -31,7 +31,8 @@ pub enum Error {
     #[error("rootfs_digest: the image's layers have sha256:{found}, and sha256:{expected} is demanded")]
     Differs { found: String, expected: String },
     #[error(
-        "rootfs_digest: the root file system is no overlay of layers; only such can be told from what a container has written"
+        "rootfs_digest: the root file system is no overlay of layers; only such can be told from what a container has \
+         written"
     )]
     NoLayers,
     #[error("computing a digest: reading {path:?}")]

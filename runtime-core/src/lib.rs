@@ -1,7 +1,8 @@
 //! Containers, from an OCI bundle to clean-up: no tokio, no ttrpc, no containerd.
 //!
 //! A container's way through this crate: [`bundle`] reads and checks, [`plan`] translates into one value that says
-//! everything, [`backend`] carries it out ([`native`] with the kernel's own means, [`gvisor`] through runsc), [`record`] keeps on disk what clean-up needs.
+//! everything, [`backend`] carries it out ([`native`] with the kernel's own means, [`gvisor`] through runsc),
+//! [`record`] keeps on disk what clean-up needs.
 
 pub mod attest;
 pub mod audit;

@@ -304,7 +304,8 @@ spec:
         let pod = |name: &str| {
             let digest = "0".repeat(64);
             format!(
-                "kind: Pod\nmetadata: {{name: p, annotations: {{nucleus.dev/volume-digest.{name}: 'sha256:{digest}'}}}}\nspec:\n  \
+                "kind: Pod\nmetadata: {{name: p, annotations: {{nucleus.dev/volume-digest.{name}: \
+                 'sha256:{digest}'}}}}\nspec:\n  \
                  volumes: [{{name: app, configMap: {{name: app}}}}]\n  containers:\n  - name: c\n    volumeMounts: \
                  [{{name: app, mountPath: /app, readOnly: true}}]\n  - name: other\n"
             )

@@ -81,8 +81,10 @@ impl Figures {
             println!();
         }
         println!(
-            "\nPods of one container, on the host's network. CPU time is that of the shim and of all that it ran, /bin/true with it.\n\
-             Memory is that of the shim, the holders, and the pause container or what is there in its place, with {PODS} pods.\n\
+            "\nPods of one container, on the host's network. CPU time is that of the shim and of all that it ran, \
+             /bin/true with it.\n\
+             Memory is that of the shim, the holders, and the pause container or what is there in its place, with \
+             {PODS} pods.\n\
              {conditions}"
         );
     }

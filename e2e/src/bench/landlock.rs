@@ -123,7 +123,8 @@ fn summary(figures: &Figures, operation: &'static str, subject: &'static str) ->
 
 fn print(figures: &Figures, conditions: &str) {
     println!(
-        "\nEach operation after 30 ms of quiet, in ms; medians, 90th percentiles in brackets, and what is more than without\n"
+        "\nEach operation after 30 ms of quiet, in ms; medians, 90th percentiles in brackets, and what is more than \
+         without\n"
     );
     print!("{:<14}", "");
     for (subject, _) in SUBJECTS {

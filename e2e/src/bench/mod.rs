@@ -94,7 +94,8 @@ impl ValueEnum for What {
                     .help("The same container under each of Landlock's tiers: what they cost"),
             ),
             Self::Cri => Some(PossibleValue::new("cri").help(
-                "A pod through CRI, by runc's shim and by nucleus with and without a pause container: times, CPU time, memory",
+                "A pod through CRI, by runc's shim and by nucleus with and without a pause container: times, CPU \
+                 time, memory",
             )),
             Self::Seccomp => Some(
                 PossibleValue::new("seccomp")

@@ -284,7 +284,8 @@ fn configuration(directory: &Path, version: Version, form: Form) -> String {
         ));
     } else {
         text.push_str(&format!(
-            "[grpc]\n  address = \"{directory}/run/containerd.sock\"\n[ttrpc]\n  address = \"{directory}/run/ttrpc.sock\"\n"
+            "[grpc]\n  address = \"{directory}/run/containerd.sock\"\n[ttrpc]\n  address = \
+             \"{directory}/run/ttrpc.sock\"\n"
         ));
     }
     let cni = format!(".cni]\n  conf_dir = \"{directory}/cni\"\n  bin_dir = \"{directory}/cni\"\n");

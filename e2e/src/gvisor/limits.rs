@@ -83,7 +83,8 @@ const LIMITS: &[(&str, &[&str])] = &[
         &["signals/an init without a handler survives SIGTERM and not SIGKILL"],
     ),
     (
-        "processes in a sandbox cannot be among the host's: hostPID is the sandbox's own PID namespace (docs/gvisor.md)",
+        "processes in a sandbox cannot be among the host's: hostPID is the sandbox's own PID namespace \
+         (docs/gvisor.md)",
         &[
             "delete/delete of a container in the host's namespaces works",
             "events/execs of a container in the host's PID namespace end before their init too",

@@ -104,30 +104,37 @@ pub fn register(t: &mut Registry) {
         },
     );
 
-    t.add("a container on the host's processes, without rights, signals and traces none of the runtime", async |c| {
-        let target = c.container().waiting().start().await?;
-        let shim = processes::shim_of(target.pid.get()).context("no shim")?;
-        let script = format!(
-            "kill -9 {shim}; cat /proc/{shim}/environ; ls -l /proc/{shim}/fd /proc/{shim}/root; for p in /proc/[0-9]*; do \
-             if grep -q nucleus $p/comm 2>/dev/null; then head -c 1 $p/mem; ls $p/root/; kill -9 ${{p#/proc/}}; fi; done; echo end"
-        );
-        let unprivileged = |process: &mut Value| {
-            process["user"] = json!({"uid": 1000, "gid": 1000});
-            process["capabilities"] = json!({});
-        };
-        let on_host = || c.container().spec(|spec| {
-            spec::without_namespace(spec, "pid");
-            unprivileged(&mut spec["process"]);
-        });
-        let waiting = on_host().waiting().start().await?;
-        let exec = waiting.exec(&["sh", "-c", &script]).process(unprivileged);
-        for output in [on_host().sh(&script).output().await?, exec.output().await?] {
-            ensure!(output.stdout.ends_with("end\n"), "{output:?}");
-            ensure!(!output.stdout.contains("TTRPC_ADDRESS"), "{output:?}");
-            attacked(1);
-        }
-        ensure!(processes::is_alive(shim), "the shim was killed");
-        same!(target.sh("true").await?.code, 0);
-        Ok(()) as Result<()>
-    });
+    t.add(
+        "a container on the host's processes, without rights, signals and traces none of the runtime",
+        async |c| {
+            let target = c.container().waiting().start().await?;
+            let shim = processes::shim_of(target.pid.get()).context("no shim")?;
+            let script = format!(
+                "kill -9 {shim}; cat /proc/{shim}/environ; ls -l /proc/{shim}/fd /proc/{shim}/root; for p in \
+             /proc/[0-9]*; do \
+             if grep -q nucleus $p/comm 2>/dev/null; then head -c 1 $p/mem; ls $p/root/; kill -9 ${{p#/proc/}}; fi; \
+             done; echo end"
+            );
+            let unprivileged = |process: &mut Value| {
+                process["user"] = json!({"uid": 1000, "gid": 1000});
+                process["capabilities"] = json!({});
+            };
+            let on_host = || {
+                c.container().spec(|spec| {
+                    spec::without_namespace(spec, "pid");
+                    unprivileged(&mut spec["process"]);
+                })
+            };
+            let waiting = on_host().waiting().start().await?;
+            let exec = waiting.exec(&["sh", "-c", &script]).process(unprivileged);
+            for output in [on_host().sh(&script).output().await?, exec.output().await?] {
+                ensure!(output.stdout.ends_with("end\n"), "{output:?}");
+                ensure!(!output.stdout.contains("TTRPC_ADDRESS"), "{output:?}");
+                attacked(1);
+            }
+            ensure!(processes::is_alive(shim), "the shim was killed");
+            same!(target.sh("true").await?.code, 0);
+            Ok(()) as Result<()>
+        },
+    );
 }

@@ -165,7 +165,8 @@ pub fn register(t: &mut Registry) {
         let root = root(c, "root")?;
         replace_by_link(&root.join("dev/null"), "/proc/sys/kernel/core_pattern")?;
         let pattern = CorePattern::now()?;
-        let script = "echo changed > /proc/kcore; echo changed > /proc/keys; head -c 100 /proc/kcore; head -c 100 /proc/keys; \
+        let script = "echo changed > /proc/kcore; echo changed > /proc/keys; head -c 100 /proc/kcore; head -c 100 \
+            /proc/keys; \
                       echo changed > /masked; cat /masked";
         let container = c.container().sh(script).root_at(&root).spec(|spec| {
             if let Some(mounts) = spec["mounts"].as_array_mut() {
@@ -173,7 +174,11 @@ pub fn register(t: &mut Registry) {
             }
             spec::push(spec, "/linux/maskedPaths", json!("/masked"));
             let source = canary.file().display().to_string();
-            spec::push(spec, "/mounts", spec::mount("/masked", "bind", &source, &["bind", "rw"]));
+            spec::push(
+                spec,
+                "/mounts",
+                spec::mount("/masked", "bind", &source, &["bind", "rw"]),
+            );
         });
         if let Ok(container) = container.start().await {
             let output = container.output().await?;

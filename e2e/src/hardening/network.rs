@@ -57,7 +57,8 @@ impl<'a> Network<'a> {
         ensure!(inside(&pod, &pair).await?, "no pair of interfaces");
         let up = |name: &str, number: u8| {
             format!(
-                "busybox ip link set lo up; busybox ip addr add 10.99.0.{number}/24 dev {name}; busybox ip link set {name} up"
+                "busybox ip link set lo up; busybox ip addr add 10.99.0.{number}/24 dev {name}; busybox ip link set \
+                 {name} up"
             )
         };
         ensure!(

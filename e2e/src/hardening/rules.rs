@@ -59,7 +59,8 @@ fn read_only_root(spec: &mut Value) {
 pub fn register(t: &mut Registry) {
     t.add("nothing is read outside the rules", async |c| {
         let canary = Canary::plant(c)?;
-        let script = "cat /volume/file; cat /volume/inner/file; ls /volume; ln -s /volume/file /tmp/link; cat /tmp/link; \
+        let script = "cat /volume/file; cat /volume/inner/file; ls /volume; ln -s /volume/file /tmp/link; cat \
+            /tmp/link; \
                       cd /volume && cat file; grep -r unread /volume; echo end";
         let rules = "landlock.read = ['/bin', '/tmp', '/proc']\n";
         for output in tried(|| with_volume(c, rules, &canary), script).await? {
@@ -68,7 +69,10 @@ pub fn register(t: &mut Registry) {
             attacked(5);
         }
         let [open, _] = tried(|| with_volume(c, "", &canary), script).await?;
-        ensure!(canary.is_unread(&open).is_err(), "without the rules it is no attack: {open:?}");
+        ensure!(
+            canary.is_unread(&open).is_err(),
+            "without the rules it is no attack: {open:?}"
+        );
         shown(1);
         Ok(())
     })
@@ -76,7 +80,8 @@ pub fn register(t: &mut Registry) {
 
     t.add("nothing is written, made, removed or renamed outside the rules", async |c| {
         let script = "echo x > /volume/file; true > /volume/inner/file; echo x >> /volume/file; rm /volume/inner/file; \
-                      mkdir /volume/d; mknod /volume/p p; ln -s x /volume/l; ln /volume/file /volume/h; ln /volume/file /tmp/h; \
+                      mkdir /volume/d; mknod /volume/p p; ln -s x /volume/l; ln /volume/file /volume/h; ln \
+                      /volume/file /tmp/h; \
                       mv /volume/file /volume/other; mv /volume/file /tmp/stolen; truncate -s 0 /volume/inner/file; \
                       echo y > /tmp/mine && mv /tmp/mine /volume/; cat /tmp/h; echo end";
         let canary = Canary::plant(c)?;
@@ -95,7 +100,8 @@ pub fn register(t: &mut Registry) {
 
     t.add("nothing is executed outside the rules", async |c| {
         let script = "cp /bin/probe /tmp/p; for p in /tmp/p /usr/data/p; do cp /bin/probe $p; \
-                      ($p exit 0) 2>/dev/null && echo $p ran; done; ln /bin/probe /tmp/h 2>/dev/null && /tmp/h exit 0 && echo hard; \
+                      ($p exit 0) 2>/dev/null && echo $p ran; done; ln /bin/probe /tmp/h 2>/dev/null && /tmp/h exit 0 \
+                      && echo hard; \
                       ln -s /tmp/p /bin/s && /bin/s exit 0 && echo link; probe exit 0 && echo end";
         let made = |rules: &'static str| move || c.container().options(handler(rules));
         for output in tried(made("landlock.execute = ['/bin']\n"), script).await? {
@@ -103,7 +109,10 @@ pub fn register(t: &mut Registry) {
             attacked(4);
         }
         let [open, _] = tried(made(""), script).await?;
-        ensure!(open.stdout.contains("/tmp/p ran") && open.stdout.contains("link"), "{open:?}");
+        ensure!(
+            open.stdout.contains("/tmp/p ran") && open.stdout.contains("link"),
+            "{open:?}"
+        );
         shown(1);
         Ok(())
     })
@@ -253,10 +262,12 @@ pub fn register(t: &mut Registry) {
     .differs(DIFFERS);
 
     t.add("in the strict tier what is read-only is so for Landlock too", async |c| {
-        let script = "echo x > /run/x && echo run; echo x > /dev/null && echo null; echo 7 > /proc/self/oom_score_adj && echo proc; \
+        let script = "echo x > /run/x && echo run; echo x > /dev/null && echo null; echo 7 > /proc/self/oom_score_adj \
+            && echo proc; \
                       echo x > /volume/new && echo volume; echo x > /etc/x || echo etc";
         let canary = Canary::plant(c)?;
-        let made = || with_volume(c, "landlock.tier = 'strict'\nmount_audit = 'refuse'\n", &canary).spec(read_only_root);
+        let made = || with_volume(c, "landlock.tier = 'strict'\nmount_audit = \
+            'refuse'\n", &canary).spec(read_only_root);
         for output in tried(made, script).await? {
             same!(output.stdout, "run\nnull\nproc\nvolume\netc\n", "{:?}", output.stderr);
             attacked(1);

@@ -55,7 +55,8 @@ pub async fn nginx(c: &Ctx, container: Builder<'_>) -> Result<()> {
     let workers = "ps -eo user=,args= | grep '[n]ginx: worker' | cut -d' ' -f1 | sort -u";
     same!(container.sh(workers).await?.ok()?, "www-data\n");
     let reload = "echo changed > /var/www/html/new; \
-        sed -i 's|location / {|location /new { add_header X-New yes; } location / {|' /etc/nginx/sites-available/default; \
+        sed -i 's|location / {|location /new { add_header X-New yes; } location / {|' \
+        /etc/nginx/sites-available/default; \
         nginx -t -q && nginx -s reload";
     container.sh(reload).await?.ok()?;
     c.within(PATIENCE, "the new configuration holds", async || {

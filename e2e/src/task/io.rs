@@ -210,7 +210,8 @@ fn files_and_programs(t: &mut Registry) {
     t.add("a logging program gets both streams and the container's name", async |c| {
         let (uri, log) = logger(
             c,
-            "#!/bin/sh\ntrap '' TERM\nenv > LOG.env\nexec 5>&-\ncat <&3 > LOG.out &\ncat <&4 > LOG.err &\nwait\necho done > LOG.end\n",
+            "#!/bin/sh\ntrap '' TERM\nenv > LOG.env\nexec 5>&-\ncat <&3 > LOG.out &\ncat <&4 > LOG.err &\nwait\necho \
+             done > LOG.end\n",
         )?;
         let container = c.container().sh("echo out; echo err >&2").streams(["", &uri, &uri]).start().await?;
         same!(container.wait().await?, 0);

@@ -43,14 +43,21 @@ pub fn register(t: &mut Registry) {
             .sh("trap 'exit 9' TERM; export SEEN=1; while :; do sleep 1; done");
         let container = container.spec(|spec| spec["process"]["env"] = json!([spec::PATH, "SECRET=canary"]));
         let container = container.start().await?;
-        let script = "tr '\\0' '\\n' < /proc/1/environ; ls /proc/1/root/bin/probe; readlink /proc/1/exe; readlink /proc/1/cwd; \
+        let script = "tr '\\0' '\\n' < /proc/1/environ; ls /proc/1/root/bin/probe; readlink /proc/1/exe; readlink \
+            /proc/1/cwd; \
                       ls /proc/1/fd | wc -l; head -c 0 /proc/1/mem && echo mem; head -n 1 /proc/1/maps | wc -l; \
                       ps -o pid,args | grep -c SEEN";
         let seen = container.sh(script).await?;
         let lines: Vec<&str> = seen.stdout.lines().collect();
         // As `ps` and `strace -p 1` do.
         same!(container.sh("probe trace 1").await?.ok()?, "traced\n");
-        same!(container.sh("kill -STOP 1 && kill -CONT 1 && kill -0 1 && echo signalled").await?.ok()?, "signalled\n");
+        same!(
+            container
+                .sh("kill -STOP 1 && kill -CONT 1 && kill -0 1 && echo signalled")
+                .await?
+                .ok()?,
+            "signalled\n"
+        );
         same!(container.sh("ps -o pid,comm | grep -c '^ *1 '").await?.ok()?, "1\n");
         for wanted in ["SECRET=canary", "/proc/1/root/bin/probe", "/bin/busybox", "/", "mem"] {
             ensure!(lines.contains(&wanted), "{wanted} is not seen: {seen:?}");
@@ -60,9 +67,11 @@ pub fn register(t: &mut Registry) {
         Ok(())
     });
     t.add("files are renamed and linked across directories, and programs run from anywhere", async |c| {
-        let script = "mkdir -p /tmp/a /tmp/b /mnt/x && cd /tmp && cp /bin/probe a/one && mv a/one b/two && ln b/two a/three \
+        let script = "mkdir -p /tmp/a /tmp/b /mnt/x && cd /tmp && cp /bin/probe a/one && mv a/one b/two && ln b/two \
+            a/three \
                       && mv a /mnt/x/ && /mnt/x/a/three exit 0 && echo from the image && cp /bin/probe /run/p \
-                      && /run/p exit 0 && echo from a tmpfs && mv b/two /usr/data/four && /usr/data/four exit 0 && echo all";
+                      && /run/p exit 0 && echo from a tmpfs && mv b/two /usr/data/four && /usr/data/four exit 0 && \
+                      echo all";
         let output = c.run(&["sh", "-c", script]).await?;
         same!(output.ok()?, "from the image\nfrom a tmpfs\nall\n");
         Ok(())
@@ -133,11 +142,14 @@ pub fn register(t: &mut Registry) {
     )
     .differs(DIFFERS);
     t.add("in every tier an exec sees, traces and signals init, also under rules of one's own", async |c| {
-        const RULES: &str = "landlock.read = ['/bin', '/proc']\nlandlock.write = ['/tmp', '/proc']\nlandlock.execute = ['/bin']\n";
-        for options in ["landlock.tier = 'none'\n", "landlock.tier = 'hardened'\n", "landlock.tier = 'strict'\n", RULES] {
+        const RULES: &str = "landlock.read = ['/bin', '/proc']\nlandlock.write = ['/tmp', '/proc']\nlandlock.execute \
+            = ['/bin']\n";
+        for options in ["landlock.tier = 'none'\n", "landlock.tier = 'hardened'\n", "landlock.tier = \
+            'strict'\n", RULES] {
             let container = c.container().sh("trap 'exit 9' TERM; while :; do sleep 1; done");
             let container = container.options(handler(options)).start().await?;
-            let script = "probe trace 1; head -c 5 /proc/1/environ; echo; ls /proc/1/root/bin/probe; kill -TERM 1 && echo signalled";
+            let script = "probe trace 1; head -c 5 /proc/1/environ; echo; ls /proc/1/root/bin/probe; kill -TERM 1 && \
+                echo signalled";
             let seen = container.sh(script).await?;
             same!(seen.ok()?, "traced\nPATH=\n/proc/1/root/bin/probe\nsignalled\n", "{options}");
             same!(container.wait().await?, 9, "{options}");
@@ -145,40 +157,52 @@ pub fn register(t: &mut Registry) {
         Ok(())
     })
     .differs(DIFFERS);
-    t.add("under rules about reading and writing a container is all that it is elsewhere", async |c| {
-        const RULES: &str = "landlock.read = ['/bin', '/etc', '/proc', '-/no/such']\nlandlock.write = ['/tmp', '/etc/hosts']\n";
-        let made = || {
-            c.container().options(handler(RULES)).spec(|spec| {
-                spec["process"]["oomScoreAdj"] = json!(77);
-                if let Some(env) = spec["process"]["env"].as_array_mut() {
-                    env.retain(|entry| !entry.as_str().unwrap_or_default().starts_with("HOME="));
-                }
-            })
-        };
-        let script = "cat /proc/self/oom_score_adj; echo $HOME; echo x > /dev/null && echo null; echo out > /dev/stdout; \
-                      echo x > /etc/hosts && echo hosts; rm /etc/hosts 2> /dev/null || echo kept; ls /usr 2> /dev/null || echo usr; \
+    t.add(
+        "under rules about reading and writing a container is all that it is elsewhere",
+        async |c| {
+            const RULES: &str = "landlock.read = ['/bin', '/etc', '/proc', '-/no/such']\nlandlock.write = ['/tmp', \
+            '/etc/hosts']\n";
+            let made = || {
+                c.container().options(handler(RULES)).spec(|spec| {
+                    spec["process"]["oomScoreAdj"] = json!(77);
+                    if let Some(env) = spec["process"]["env"].as_array_mut() {
+                        env.retain(|entry| !entry.as_str().unwrap_or_default().starts_with("HOME="));
+                    }
+                })
+            };
+            let script = "cat /proc/self/oom_score_adj; echo $HOME; echo x > /dev/null && echo null; echo out > \
+            /dev/stdout; \
+                      echo x > /etc/hosts && echo hosts; rm /etc/hosts 2> /dev/null || echo kept; ls /usr 2> \
+                      /dev/null || echo usr; \
                       readlink /proc/self/exe; [ \"$(cat /proc/1/comm)\" ] && echo proc";
-        let expected = "77\n/root\nnull\nout\nhosts\nkept\nusr\n/bin/busybox\nproc\n";
-        same!(made().sh(script).output().await?.stdout, expected);
-        let container = made().waiting().start().await?;
-        same!(container.sh(script).await?.stdout, expected, "an exec");
-        let terminal = container.exec(&["sh", "-c", "tty; stty -echo && echo sized; echo x > /dev/tty"]);
-        let output = terminal.terminal().output().await?;
-        same!(output.stdout.replace('\r', ""), "/dev/pts/0\nsized\nx\n");
-        let terminal = made().sh("stty -echo && echo sized > /dev/tty").terminal().output().await?;
-        same!(terminal.stdout.replace('\r', ""), "sized\n");
-        Ok(())
-    })
+            let expected = "77\n/root\nnull\nout\nhosts\nkept\nusr\n/bin/busybox\nproc\n";
+            same!(made().sh(script).output().await?.stdout, expected);
+            let container = made().waiting().start().await?;
+            same!(container.sh(script).await?.stdout, expected, "an exec");
+            let terminal = container.exec(&["sh", "-c", "tty; stty -echo && echo sized; echo x > /dev/tty"]);
+            let output = terminal.terminal().output().await?;
+            same!(output.stdout.replace('\r', ""), "/dev/pts/0\nsized\nx\n");
+            let terminal = made()
+                .sh("stty -echo && echo sized > /dev/tty")
+                .terminal()
+                .output()
+                .await?;
+            same!(terminal.stdout.replace('\r', ""), "sized\n");
+            Ok(())
+        },
+    )
     .differs(DIFFERS);
     t.add("rules hold in a user namespace of the pod's own too", async |c| {
-        const RULES: &str = "landlock.read = ['/bin', '/proc']\nlandlock.write = ['/tmp', '/proc']\nlandlock.tcp_connect = []\n";
+        const RULES: &str = "landlock.read = ['/bin', '/proc']\nlandlock.write = ['/tmp', \
+            '/proc']\nlandlock.tcp_connect = []\n";
         let root = c.mapped_root().await?;
         let made = || {
             let container = c.container().options(handler(RULES)).root_at(&root);
             container.spec(spec::with_user_namespace)
         };
         let script = "cat /etc/passwd > /dev/null 2>&1 || echo unread; echo x > /etc/x 2> /dev/null || echo unwritten; \
-                      echo x > /tmp/x && echo written; cat /proc/self/uid_map | wc -l; echo 9 > /proc/self/oom_score_adj && echo proc; \
+                      echo x > /tmp/x && echo written; cat /proc/self/uid_map | wc -l; echo 9 > \
+                      /proc/self/oom_score_adj && echo proc; \
                       probe dial tcp 127.0.0.1:1";
         let expected = "unread\nunwritten\nwritten\n1\nproc\nrefused: Permission denied (os error 13)\n";
         same!(made().sh(script).output().await?.stdout, expected);
@@ -191,10 +215,13 @@ pub fn register(t: &mut Registry) {
         let container = c.container().args(&["probe", "serve", "8080"]);
         let options = handler("landlock.tier = 'strict'\nlandlock.tcp_connect = ['8080']\n");
         let container = container.options(options).start().await?;
-        c.eventually("the server listens", async || Ok(container.stdout.text().contains("ready")))
-            .await?;
+        c.eventually("the server listens", async || {
+            Ok(container.stdout.text().contains("ready"))
+        })
+        .await?;
         same!(container.sh("probe dial tcp 127.0.0.1:8080").await?.ok()?, "answered\n");
-        let script = "cp /bin/probe /tmp/p && /tmp/p exit 0 && echo ran; mv /tmp/p /usr/data/p && echo moved; kill -0 1 && echo signalled; \
+        let script = "cp /bin/probe /tmp/p && /tmp/p exit 0 && echo ran; mv /tmp/p /usr/data/p && echo moved; kill -0 \
+            1 && echo signalled; \
                       (sleep 1000 & kill $!) && echo child";
         same!(container.sh(script).await?.ok()?, "ran\nmoved\nsignalled\nchild\n");
         Ok(())

@@ -14,7 +14,8 @@ pub enum Handler {
     Production,
     /// gVisor's sentry.
     Gvisor,
-    /// The native runtime, pods without a pause container. From containerd 2.0 on; before, it is as [`Handler::Nucleus`].
+    /// The native runtime, pods without a pause container. From containerd 2.0 on; before, it is as
+    /// [`Handler::Nucleus`].
     Sandboxed,
 }
 
@@ -39,7 +40,8 @@ impl Default for Runsc {
 /// A name that is none of a handler of this version.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production, nucleus-gvisor, nucleus-sandboxed"
+    "this version's shim serves no handler `{0}`; it serves: nucleus, nucleus-production, nucleus-gvisor, \
+     nucleus-sandboxed"
 )]
 pub struct UnknownHandler(String);
 

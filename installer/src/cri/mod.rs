@@ -42,7 +42,8 @@ pub enum CriError {
     },
     /// Answered with an error: the CRI plugin is off, or older than the API's version 1.
     #[error(
-        "containerd at {} does not answer {method}: its CRI plugin is switched off or failed to load, or it is older than \
+        "containerd at {} does not answer {method}: its CRI plugin is switched off or failed to load, or it is older \
+         than \
          1.6", .path.display()
     )]
     Refused {

@@ -14,7 +14,8 @@ use crate::systemd::SystemdError;
 pub enum NodeError {
     /// Nothing that speaks CRI is where the distribution has it.
     #[error(
-        "no containerd to be found on this node as {distribution} has it; set `distribution` to what runs here (containerd, \
+        "no containerd to be found on this node as {distribution} has it; set `distribution` to what runs here \
+         (containerd, \
          k3s, rke2, k0s, microk8s), or `installer.socket` to its socket"
     )]
     NoContainerd {
@@ -73,7 +74,8 @@ pub enum NodeError {
     },
     /// containerd came back and has not read what was written.
     #[error(
-        "containerd answers, and knows the handlers {handlers:?}: it reads another configuration file (see `--config` in \
+        "containerd answers, and knows the handlers {handlers:?}: it reads another configuration file (see `--config` \
+         in \
          its unit and set `installer.config`), or a later file replaces the section"
     )]
     OtherHandlers {

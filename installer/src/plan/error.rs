@@ -9,7 +9,8 @@ use crate::distribution::Distribution;
 pub enum PlanError {
     /// The distribution's configuration is not there.
     #[error(
-        "there is no {path}: is this a node of {distribution}, and has it been started once? Set `distribution` to what \
+        "there is no {path}: is this a node of {distribution}, and has it been started once? Set `distribution` to \
+         what \
          runs here"
     )]
     Missing {
@@ -56,7 +57,8 @@ pub enum PlanError {
     },
     /// k0s does not write its configuration any more.
     #[error(
-        "{path} has no line `# k0s_managed=true`, so k0s does not read {directory}: put the line back, or add the handler \
+        "{path} has no line `# k0s_managed=true`, so k0s does not read {directory}: put the line back, or add the \
+         handler \
          by hand"
     )]
     NotManaged {

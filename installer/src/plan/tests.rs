@@ -245,7 +245,8 @@ fn handlers_that_were_removed_do_not_stay_after_an_upgrade() {
     // As a version wrote it that had one handler more, and another path.
     config.text = config.text.replace(
         "# END nucleus",
-        "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.nucleus-old]\n  runtime_type = \"x\"\n# END nucleus",
+        "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.nucleus-old]\n  runtime_type = \"x\"\n# END \
+         nucleus",
     );
     let plan = install(&done, &wanted()).unwrap();
     let (_, text) = only(&plan);

@@ -44,7 +44,8 @@ pub enum Error {
     #[error("{} is not UTF-8 text", path.display())]
     Encoding { path: PathBuf, source: std::str::Utf8Error },
     /// The file is not JSON, or a field has a wrong type or an unknown value.
-    #[error("{}: {field}{}", path.display(), if field.is_empty() { "not an OCI spec" } else { " is not as the OCI spec wants it" })]
+    #[error("{}: {field}{}", path.display(), if field.is_empty() { "not an OCI spec" } else { " is not as the OCI \
+        spec wants it" })]
     Json {
         path: PathBuf,
         field: String,
@@ -57,7 +58,8 @@ pub enum Error {
     #[error("{}: ociVersion {version:?} is not supported, only 1.x is", path.display())]
     Version { path: PathBuf, version: String },
     /// The document of an exec's process is not one.
-    #[error("the process to execute: {field}{}", if field.is_empty() { "not an OCI process" } else { " is not as the OCI spec wants it" })]
+    #[error("the process to execute: {field}{}", if field.is_empty() { "not an OCI process" } else { " is not as the \
+        OCI spec wants it" })]
     Process { field: String, source: serde_json::Error },
 }
 

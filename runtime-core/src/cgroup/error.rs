@@ -20,7 +20,8 @@ pub enum Error {
     #[error("cgroups path {path:?} {fault}")]
     Path { path: String, fault: &'static str },
     #[error(
-        "cgroups path {path:?} is relative, but our own {controllers} cgroup {own:?} is not below the mounted part {root:?}"
+        "cgroups path {path:?} is relative, but our own {controllers} cgroup {own:?} is not below the mounted part \
+         {root:?}"
     )]
     OwnCgroup {
         path: String,
@@ -68,7 +69,8 @@ pub enum Error {
     #[error("resources.unified {key:?} {fault}")]
     Unified { key: String, fault: &'static str },
     #[error(
-        "cannot set {field}: the controller {controller} is not enabled for {}; it has to be in cgroup.subtree_control of \
+        "cannot set {field}: the controller {controller} is not enabled for {}; it has to be in \
+         cgroup.subtree_control of \
          every cgroup above, none of which may hold processes",
         directory.display()
     )]

@@ -110,8 +110,9 @@ impl Cgroup {
     /// An empty cgroup that is there is used, as runc does.
     ///
     /// # Errors
-    /// [`Error::Busy`] and [`Error::AlreadyFrozen`] where the cgroup is in use; [`Error::NotMounted`] and [`Error::Write`]
-    /// for a limit that cannot be set; [`Error::Path`] for a path that is none. Nothing new is left behind then.
+    /// [`Error::Busy`] and [`Error::AlreadyFrozen`] where the cgroup is in use; [`Error::NotMounted`] and
+    /// [`Error::Write`] for a limit that cannot be set; [`Error::Path`] for a path that is none. Nothing new is left
+    /// behind then.
     pub fn create(path: &str, request: Request<'_>) -> Result<Self, Error> {
         let cgroup = Self::open(path)?;
         let resources = request.resources;
@@ -269,8 +270,8 @@ impl Cgroup {
     /// or not. Never signals a process that is not in the cgroup.
     ///
     /// # Errors
-    /// [`Error::Survivors`] where processes are left ten seconds after SIGKILL; [`Error::Signal`] for a number that is none;
-    /// [`Error::Ourselves`], with nothing signalled, where this process is in the cgroup.
+    /// [`Error::Survivors`] where processes are left ten seconds after SIGKILL; [`Error::Signal`] for a number
+    /// that is none; [`Error::Ourselves`], with nothing signalled, where this process is in the cgroup.
     pub fn kill(&self, signal: i32) -> Result<(), Error> {
         match &self.driver {
             Driver::V1(v1) => v1.kill(signal),
@@ -312,8 +313,8 @@ impl Cgroup {
     /// one number).
     ///
     /// # Errors
-    /// [`Error::Write`] names the file and the value that the kernel refused; what comes before it in the order cpu, cpuset,
-    /// memory, pids, blkio, hugetlb, rdma, net_cls, net_prio is set then.
+    /// [`Error::Write`] names the file and the value that the kernel refused; what comes before it in the
+    /// order cpu, cpuset, memory, pids, blkio, hugetlb, rdma, net_cls, net_prio is set then.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
         if let Some(unit) = &self.unit {
             if let Driver::V2(v2) = &self.driver {

@@ -65,7 +65,8 @@ pub fn messages(allowed: &[Reach], chain: &str) -> Vec<Message> {
         [meta(OIFNAME), equal(&interface("lo")), vec![verdict(ACCEPT)]].concat(),
     );
     rule("answers", [answers(), vec![verdict(ACCEPT)]].concat());
-    // Neighbour discovery, and reports of multicast membership, without which bridges do not carry it (RFC 4861, RFC 3810).
+    // Neighbour discovery, and reports of multicast membership, without which bridges do not carry it (RFC 4861, RFC
+    // 3810).
     for (first, last) in [(133, 136), (143, 143)] {
         let icmp = [icmp6(), vec![payload(2, 0, 1)], between(&[first], &[last])].concat();
         rule("neighbours", [icmp, vec![verdict(ACCEPT)]].concat());

@@ -148,9 +148,9 @@ fn mount(files: &Files) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes every mount of the host noexec, in this process' mount namespace: nothing of the host's is executed by runsc, or
-/// by what it starts, but runsc itself, from its own detached clone. What was opened before, the container's own files, is
-/// not meant: the sentry maps programs from there, which noexec would deny.
+/// Makes every mount of the host noexec, in this process' mount namespace: nothing of the host's is executed by runsc,
+/// or by what it starts, but runsc itself, from its own detached clone. What was opened before, the container's own
+/// files, is not meant: the sentry maps programs from there, which noexec would deny.
 ///
 /// A Landlock domain could say the same more exactly, and would deny runsc every mount that it makes.
 fn forbid_programs() -> Result<(), Error> {

@@ -76,7 +76,8 @@ pub enum Error {
     Flag { name: String, reason: String },
     /// Two settings that runsc cannot have together.
     #[error(
-        "gvisor.file_access is \"shared\" and gvisor.overlay2 is not \"none\": an overlay hides what the host changes; set one of them"
+        "gvisor.file_access is \"shared\" and gvisor.overlay2 is not \"none\": an overlay hides what the host \
+         changes; set one of them"
     )]
     SharedOverlay,
     /// The container belongs to a sandbox that this shim does not have.

@@ -79,7 +79,8 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
         (
             "egress",
             container.egress.is_some() && (spaces.net == Namespace::New || network(plan, chosen) == Network::Sandbox),
-            "a sentry with a network stack of its own sends past the host's rules; set gvisor.network to \"host\" or \"none\", \
+            "a sentry with a network stack of its own sends past the host's rules; set gvisor.network to \"host\" or \
+             \"none\", \
              in a network namespace that exists",
         ),
         (

@@ -44,7 +44,8 @@ pub enum Untrusted {
     },
     #[error("runsc {}: {said:?} names no release; {} or later is needed", path.display(), version::MINIMUM)]
     NoVersion { path: PathBuf, said: String },
-    #[error("runsc {}: its release {found} is older than {}, which is the oldest that is tested", path.display(), version::MINIMUM)]
+    #[error("runsc {}: its release {found} is older than {}, which is the oldest that is \
+        tested", path.display(), version::MINIMUM)]
     Old { path: PathBuf, found: u32 },
     #[error("runsc {}: {operation}", path.display())]
     Io {

@@ -1,8 +1,8 @@
 //! Carries a Plan out with the kernel's own means.
 //!
-//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop. [`create`], [`container`],
-//! [`child`] and [`clean`] are the shim's side; [`holder`], [`init`] and what they use run in processes of their own, each
-//! with a single thread.
+//! Blocking calls, meant for short-lived threads of their own; nothing here knows an event loop. [`create`],
+//! [`container`], [`child`] and [`clean`] are the shim's side; [`holder`], [`init`] and what they use run in processes
+//! of their own, each with a single thread.
 
 mod backend;
 mod child;

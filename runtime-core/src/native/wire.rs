@@ -60,7 +60,8 @@ pub enum Tag {
     Console = b't',
     /// holder → shim: what of the mounts is not as it was meant [text, one a line].
     Differences = b'd',
-    /// process → shim: it is under a filter that has a listener [number of the fd, four bytes]. It waits for [`Tag::Go`].
+    /// process → shim: it is under a filter that has a listener [number of the fd, four bytes]. It waits for
+    /// [`Tag::Go`].
     Listener = b'l',
     /// holder or process → shim: it failed and ends [text].
     Failed = b'!',

@@ -44,9 +44,11 @@ pub(super) fn uts_name(field: &str, name: Option<&String>) -> Result<Option<Stri
 /// scope of that name.
 pub(super) fn cgroup(linux: &Linux, request: &Request) -> Result<String, Error> {
     const FIELD: &str = "linux.cgroupsPath";
-    const NO_SCOPE: &str = "the systemd cgroup driver (SystemdCgroup = true) takes slice:prefix:name; let the kubelet use it \
+    const NO_SCOPE: &str = "the systemd cgroup driver (SystemdCgroup = true) takes slice:prefix:name; let the kubelet \
+        use it \
         as well (cgroupDriver: systemd), or set SystemdCgroup = false";
-    const NO_SYSTEMD: &str = "the systemd cgroup driver is asked for (SystemdCgroup = true), and systemd does not run here; \
+    const NO_SYSTEMD: &str = "the systemd cgroup driver is asked for (SystemdCgroup = true), and systemd does not run \
+        here; \
         use cgroupfs";
     let given = match linux.cgroups_path() {
         Some(path) => path::text(&FIELD, path)?,

@@ -107,7 +107,8 @@ pub enum Error {
     },
     /// A pod that asks for less than it is given.
     #[error(
-        "annotation {ANNOTATION_PREFIX}{name}: {demanded} is demanded by {by}, and a pod may only tighten it: {asked} is refused"
+        "annotation {ANNOTATION_PREFIX}{name}: {demanded} is demanded by {by}, and a pod may only tighten it: {asked} \
+         is refused"
     )]
     Loosens {
         name: &'static str,

@@ -20,7 +20,8 @@ const LIMIT: u64 = 1 << 20;
 #[allow(missing_docs)]
 pub enum Error {
     #[error(
-        "{table}.profile: {name:?} is not in {table}.pinned; the node's configuration or the handler's options have to pin it"
+        "{table}.profile: {name:?} is not in {table}.pinned; the node's configuration or the handler's options have \
+         to pin it"
     )]
     NotPinned { table: &'static str, name: String },
     #[error("{table}.profile: {operation} {path:?}")]

@@ -89,7 +89,8 @@ pub fn become_subreaper() -> io::Result<()> {
     super::check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
 }
 
-/// Closes every fd from `first` on, whoever owns it: for a process that uses none of them again and ends by [`exit_now`].
+/// Closes every fd from `first` on, whoever owns it: for a process that uses none of them again and ends by
+/// [`exit_now`].
 pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: no owner in this process looks at its fd again, by the caller's promise.
     super::check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)

@@ -73,7 +73,8 @@ pub enum Error {
     },
     /// A sentry brings a sandbox of its own.
     #[error(
-        "container {id}: runtime = \"gvisor\" cannot be had with sandboxer = \"shim\": a sentry needs the pod's pause container; \
+        "container {id}: runtime = \"gvisor\" cannot be had with sandboxer = \"shim\": a sentry needs the pod's pause \
+         container; \
          remove the sandboxer from the handler in containerd's configuration"
     )]
     GvisorInPod {

@@ -8,7 +8,8 @@
 //!   file back as long as it lives, past delete; with a pipe, delete ends it as under the runc shim (containerd 1.6's
 //!   client reads to the end after it has deleted);
 //! - SELinux and AppArmor judge a process's use of a file in /run/containerd, while a pipe is inherited freely;
-//! - init gives its streams to the container's user (fchown), which would be the host's inode, and /proc/self/fd/1 would
+//! - init gives its streams to the container's user (fchown), which would be the host's inode, and /proc/self/fd/1
+//!   would
 //!   show the host's path.
 
 mod copy;

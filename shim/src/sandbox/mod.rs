@@ -45,7 +45,8 @@ pub enum Error {
     Node { id: String, source: policy::node::Error },
     /// A sentry brings a sandbox of its own.
     #[error(
-        "sandbox {id}: runtime = \"gvisor\" cannot be had with sandboxer = \"shim\": a sentry needs the pod's pause container; \
+        "sandbox {id}: runtime = \"gvisor\" cannot be had with sandboxer = \"shim\": a sentry needs the pod's pause \
+         container; \
          remove the sandboxer from the handler in containerd's configuration"
     )]
     Gvisor { id: String },

@@ -81,8 +81,8 @@ async fn each(ctx: &Ctx, subject: Subject, figures: &mut Figures) -> Result<()> 
                 spec::mount(&format!("/{name}"), "bind", &source, &["rbind", "rw"]),
             );
             if *name == "kept" {
-                // Natively they say nothing. gVisor's own shim goes by kubelet's paths alone; what is said here is what it
-                // would make of a volume on disk.
+                // Natively they say nothing. gVisor's own shim goes by kubelet's paths alone; what is said here is what
+                // it would make of a volume on disk.
                 let kind = if subject == Subject::OwnShim { "tmpfs" } else { "bind" };
                 for (field, value) in [("share", "pod"), ("type", kind), ("source", &source)] {
                     spec["annotations"][format!("dev.gvisor.spec.mount.{name}.{field}")] = value.into();

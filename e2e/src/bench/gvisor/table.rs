@@ -22,9 +22,12 @@ pub(super) fn print(figures: &Figures, conditions: &str) {
         println!();
     }
     println!(
-        "\nA pod has two containers. Memory and CPU are all that a pod has on the host: shims, sentry, gofers, helpers; natively the\n\
-         shim and the holders, without the containers' own processes. While CPU is measured, each container's figures are asked for\n\
-         each second. gVisor's own shim is built with one change: it does not ask for an OOM score that only CAP_SYS_RESOURCE may set.\n\
+        "\nA pod has two containers. Memory and CPU are all that a pod has on the host: shims, sentry, gofers, \
+         helpers; natively the\n\
+         shim and the holders, without the containers' own processes. While CPU is measured, each container's figures \
+         are asked for\n\
+         each second. gVisor's own shim is built with one change: it does not ask for an OOM score that only \
+         CAP_SYS_RESOURCE may set.\n\
          {conditions}"
     );
 }

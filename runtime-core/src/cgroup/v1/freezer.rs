@@ -15,7 +15,8 @@ const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// The same where a freeze would only help.
 const SHORT_LIMIT: Duration = Duration::from_millis(200);
 /// Reads of the state before the cgroup is thawed for a moment. v1 does not reliably freeze a cgroup while processes
-/// appear in it: those that forked in the wrong moment stay FREEZING until the next thaw (seen by runc up to Linux 5.4).
+/// appear in it: those that forked in the wrong moment stay FREEZING until the next thaw (seen by runc up to Linux
+/// 5.4).
 const READS_BEFORE_THAW: u32 = 50;
 
 impl V1 {

@@ -137,7 +137,8 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (
             "/linux/mountLabel",
             json!("system_u:x"),
-            "linux.mountLabel is not supported: SELinux is not enabled on this host; remove the label or run the container where it is",
+            "linux.mountLabel is not supported: SELinux is not enabled on this host; remove the label or run the \
+             container where it is",
         ),
         (
             "/linux/intelRdt",
