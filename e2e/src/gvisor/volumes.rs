@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::container::Builder;
+use crate::container::{Builder, Container};
 use crate::context::Ctx;
 use crate::expect::refused;
 use crate::harness::Registry;
@@ -72,6 +72,16 @@ fn with<'a>(builder: Builder<'a>, source: &Path, destination: &str, mode: &str) 
     })
 }
 
+/// Ends containers and deletes them, one after the other.
+async fn end(containers: &[&Container<'_>]) -> Result<()> {
+    for container in containers {
+        container.kill(9).await?;
+        container.wait().await?;
+        container.delete().await?;
+    }
+    Ok(())
+}
+
 /// Of what is mounted at a path: file system, mode, owner, group.
 const LOOK: &str = "stat -f -c %T /data; stat -c '%a %u %g' /data";
 
@@ -102,17 +112,11 @@ pub fn register(t: &mut Registry) {
                 "it was to be read-only"
             );
             same!(names(&data)?, [format!(".gvisor.filestore.{}", pod.id)]);
-            writer.kill(9).await?;
-            writer.wait().await?;
-            writer.delete().await?;
+            end(&[&writer]).await?;
             // A container that kubelet starts anew finds what the one before it left.
             let again = with(member(c, &pod.id), &data, "/data", "rw").start().await?;
             same!(again.sh("cat /data/file").await?.ok()?, "kept\n");
-            for container in [&reader, &again, &pod] {
-                container.kill(9).await?;
-                container.wait().await?;
-                container.delete().await?;
-            }
+            end(&[&reader, &again, &pod]).await?;
             same!(names(&data)?, Vec::<String>::new());
             Ok(())
         },
@@ -156,11 +160,7 @@ pub fn register(t: &mut Registry) {
             one.sh("rm /data/large; echo x > /data/file").await?.ok()?;
             same!(two.sh("cat /data/file").await?.ok()?, "x\n");
             same!(names(&memory)?, Vec::<String>::new());
-            for container in [&one, &two, &pod] {
-                container.kill(9).await?;
-                container.wait().await?;
-                container.delete().await?;
-            }
+            end(&[&one, &two, &pod]).await?;
             drop(mount);
             Ok(())
         },
@@ -185,11 +185,7 @@ pub fn register(t: &mut Registry) {
                     .ok()?,
                 "lives\n"
             );
-            for container in [&one, &pod] {
-                container.kill(9).await?;
-                container.wait().await?;
-                container.delete().await?;
-            }
+            end(&[&one, &pod]).await?;
             drop(disk);
             Ok(())
         },
@@ -276,11 +272,7 @@ pub fn register(t: &mut Registry) {
             same!(two.sh(look).await?.ok()?, "shared\n1777\n");
             ensure!(two.sh("head -c 2000000 /dev/zero > /dev/shm/large").await?.code != 0);
             same!(names(&shm)?, Vec::<String>::new());
-            for container in [&one, &two, &pod] {
-                container.kill(9).await?;
-                container.wait().await?;
-                container.delete().await?;
-            }
+            end(&[&one, &two, &pod]).await?;
             drop(mount);
             Ok(())
         },

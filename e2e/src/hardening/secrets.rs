@@ -43,6 +43,25 @@ fn as_user(spec: &mut Value) {
     spec["process"]["capabilities"] = json!({});
 }
 
+/// A Secret volume with links to a canary on the host, through which a container with a copy in memory does not get.
+pub async fn links_that_lead_nowhere(c: &Ctx) -> Result<(Canary, PathBuf)> {
+    let canary = Canary::plant(c)?;
+    let volume = c.directory.join("volumes/kubernetes.io~secret/evil");
+    std::fs::create_dir_all(&volume)?;
+    symlink(canary.file(), volume.join("file"))?;
+    symlink(&canary.directory, volume.join("directory"))?;
+    let container = c
+        .container()
+        .options(handler(MEMORY))
+        .spec(|spec| mounted(spec, "/keys", &volume));
+    let output = container
+        .sh("cat /keys/file /keys/directory/file; ls -R /keys")
+        .output()
+        .await?;
+    canary.is_unread(&output)?;
+    Ok((canary, volume))
+}
+
 pub fn register(t: &mut Registry) {
     t.add(
         "a Secret is in memory that is the container's own, for its user alone",
@@ -153,20 +172,7 @@ pub fn register(t: &mut Registry) {
     t.add(
         "links of a volume that is copied lead nowhere outside, and what is too large is refused",
         async |c| {
-            let canary = Canary::plant(c)?;
-            let volume = c.directory.join("volumes/kubernetes.io~secret/evil");
-            std::fs::create_dir_all(&volume)?;
-            symlink(canary.file(), volume.join("file"))?;
-            symlink(&canary.directory, volume.join("directory"))?;
-            let container = c
-                .container()
-                .options(handler(MEMORY))
-                .spec(|spec| mounted(spec, "/keys", &volume));
-            let output = container
-                .sh("cat /keys/file /keys/directory/file; ls -R /keys")
-                .output()
-                .await?;
-            canary.is_unread(&output)?;
+            let (canary, volume) = links_that_lead_nowhere(c).await?;
             attacked(1);
             std::fs::write(volume.join("large"), vec![0; (8 << 20) + 1])?;
             let container = || {

@@ -33,12 +33,7 @@ async fn output_reaches_its_client_and_ends_with_the_process() {
 async fn a_client_that_comes_after_the_process_has_ended_still_gets_its_output() {
     let client = Client::new();
     let out = client.fifo("out");
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &out,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&out).await;
     write(stdio.stdout.unwrap(), b"short").await;
     tokio::time::timeout(Duration::from_millis(20), std::future::pending::<()>())
         .await
@@ -52,12 +47,7 @@ async fn a_client_that_comes_after_the_process_has_ended_still_gets_its_output()
 async fn a_client_that_never_comes_holds_drain_up_to_its_limit_only() {
     let client = Client::new();
     let out = client.fifo("out");
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &out,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&out).await;
     write(stdio.stdout.unwrap(), b"lost").await;
     io.drain(Duration::from_millis(20)).await;
 }
@@ -70,12 +60,7 @@ async fn a_client_may_go_and_another_come() {
         let path = path.clone();
         move || File::open(path).unwrap()
     });
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &path,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&path).await;
     let mut first = opened.await.unwrap();
     let stdout = write(stdio.stdout.unwrap(), b"one").await;
     let mut read = [0; 3];
@@ -135,12 +120,7 @@ async fn a_slow_client_gets_every_byte_and_holds_nobody_up() {
 async fn many_small_writes_arrive_in_order() {
     let client = Client::new();
     let out = client.fifo("out");
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &out,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&out).await;
     let out = read_all(&out);
     let writer = thread(move || {
         let mut file = File::from(stdio.stdout.unwrap());
@@ -158,12 +138,7 @@ async fn many_small_writes_arrive_in_order() {
 async fn drain_ends_a_client_that_a_background_child_would_keep() {
     let client = Client::new();
     let out = client.fifo("out");
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &out,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&out).await;
     let out = read_all(&out);
     let held = write(stdio.stdout.unwrap(), b"hi").await;
     io.drain(Duration::from_millis(50)).await;
@@ -175,12 +150,7 @@ async fn drain_ends_a_client_that_a_background_child_would_keep() {
 async fn dropping_without_drain_ends_clients_too() {
     let client = Client::new();
     let out = client.fifo("out");
-    let (io, stdio) = Io::open(Spec {
-        stdout: &out,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (io, stdio) = stdout_to(&out).await;
     let out = read_all(&out);
     let held = write(stdio.stdout.unwrap(), b"").await;
     drop(io);

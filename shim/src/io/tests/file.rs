@@ -36,12 +36,7 @@ async fn the_process_cannot_truncate_its_log() {
     let path = client.path("log");
     std::fs::write(&path, "before\n").unwrap();
     let uri = format!("file://{path}");
-    let (mut io, stdio) = Io::open(Spec {
-        stdout: &uri,
-        ..NOTHING
-    })
-    .await
-    .unwrap();
+    let (mut io, stdio) = stdout_to(&uri).await;
     assert!(rustix::fs::ftruncate(stdio.stdout.as_ref().unwrap(), 0).is_err());
     drop(write(stdio.stdout.unwrap(), b"after\n").await);
     io.drain(LONG).await;
@@ -51,7 +46,7 @@ async fn the_process_cannot_truncate_its_log() {
 #[tokio::test]
 async fn a_full_disk_does_not_stop_the_process() {
     let uri = "file:///dev/full";
-    let (mut io, stdio) = Io::open(Spec { stdout: uri, ..NOTHING }).await.unwrap();
+    let (mut io, stdio) = stdout_to(uri).await;
     drop(write(stdio.stdout.unwrap(), &pattern(300_000)).await);
     io.drain(LONG).await;
 }

@@ -50,6 +50,12 @@ const NOTHING: Spec<'static> = Spec {
     io_gid: 0,
 };
 
+/// Streams of a process whose output alone goes somewhere.
+async fn stdout_to(out: &str) -> (Io, Stdio) {
+    let spec = Spec { stdout: out, ..NOTHING };
+    Io::open(spec).await.unwrap()
+}
+
 /// Does what blocks on a thread of its own.
 fn thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     tokio::task::spawn_blocking(work)
