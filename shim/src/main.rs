@@ -20,6 +20,7 @@ mod sandbox;
 mod serve;
 mod service;
 mod shim;
+mod signals;
 mod start;
 mod timestamp;
 
