@@ -16,6 +16,7 @@ mod listener;
 mod logger;
 mod metrics;
 mod reaper;
+mod rest;
 mod sandbox;
 mod serve;
 mod service;
