@@ -16,10 +16,12 @@ mod listener;
 mod logger;
 mod metrics;
 mod reaper;
+mod rest;
 mod sandbox;
 mod serve;
 mod service;
 mod shim;
+mod signals;
 mod start;
 mod timestamp;
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use runtime_core::sys::process::ended_child;
-use rustix::process::{Pid, WaitId, WaitIdOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::shim::Shim;
+use crate::signals::Signals;
 
 /// How long after its end a child of ours may not have been reaped yet.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -64,14 +64,18 @@ pub fn become_subreaper() -> io::Result<()> {
 }
 
 /// SIGCHLD from now on.
-pub fn child_ended() -> io::Result<Signal> {
-    signal(SignalKind::child())
+pub fn child_ended() -> io::Result<Signals> {
+    Signals::watch(&[Signal::CHILD])
 }
 
 /// Reaps orphans for ever.
-pub async fn run(shim: Arc<Shim>, mut child_ended: Signal) {
+pub async fn run(shim: Arc<Shim>, child_ended: Signals) {
     let mut in_flight = shim.in_flight();
-    while child_ended.recv().await.is_some() {
+    loop {
+        if let Err(error) = child_ended.recv().await {
+            log::error!("watch for orphans: {error}");
+            return;
+        }
         let mut turns = 0;
         loop {
             // The sender is part of the shim that we hold. No await between here and reaping: nothing can be made

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
 
@@ -15,6 +15,7 @@ use crate::args::Args;
 use crate::events::Publisher;
 use crate::listener::Connections;
 use crate::shim::{Activity, Shim};
+use crate::signals::Signals;
 use crate::{logger, reaper, service};
 
 /// Nobody is connected and there is no container: containerd has died between `start` and Create, or after the last
@@ -24,6 +25,9 @@ const UNUSED: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(2);
 /// The events that are on their way: containerd's own shims wait as long.
 const DRAIN: Duration = Duration::from_secs(5);
+/// What the event loop takes from the kernel at a time. tokio's 1,024 are a buffer of three pages.
+const EVENTS: usize = 64;
+
 /// Why the shim cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +62,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let listener = take_listener()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_io_events_per_tick(EVENTS)
         .build()
         .map_err(Error::Runtime)?
         .block_on(serve(args, listener))
@@ -110,14 +115,12 @@ async fn serve(args: Args, listener: OwnedFd) -> Result<(), Error> {
     let mut server = service::register(Server::new().add_listener(connections), &shim);
     server.start().await.map_err(Error::Serve)?;
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let leave = Signals::watch(&[Signal::TERM, Signal::INT]).map_err(Error::Signals)?;
     tokio::select! {
         () = shim.ended() => {}
         () = unused(&shim) => {}
         // As containerd's own shims: they leave, their containers are cleaned up by `delete`.
-        _ = terminate.recv() => shim.end(),
-        _ = interrupt.recv() => shim.end(),
+        Ok(()) = leave.recv() => shim.end(),
     }
     // First the replies, that of Shutdown above all; then the events, of which TaskDelete is the last.
     let _ = tokio::time::timeout(FLUSH, server.shutdown()).await;

@@ -1,4 +1,5 @@
-//! What idle containers cost: memory and wake-ups of the processes that stand beside each container.
+//! What idle containers cost: memory and wake-ups of the processes that stand beside each container; and memory once
+//! they were used.
 
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use super::figures::{Figures, Pace, Subject};
 /// Containers at a time: pages that shims share count a twentieth each.
 const CONTAINERS: usize = 20;
 
+/// Until shims have come to rest: ours gives memory back a second after a start.
+const SETTLING: Duration = Duration::from_secs(2);
 /// How long wake-ups are counted.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,7 @@ async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures)
             figures.add(metric, Pace::Paused, subject, value);
         }
     };
+    tokio::time::sleep(SETTLING).await;
     let before: Vec<u64> = helpers.iter().map(|pids| switches(pids)).collect();
     tokio::time::sleep(WINDOW).await;
     for (pids, before) in helpers.iter().zip(before) {
@@ -60,6 +64,14 @@ async fn look(ctx: &Ctx, wanted: &dyn Fn(Metric) -> bool, figures: &mut Figures)
     for pids in &helpers {
         add(Metric::Pss, memory(pids, "Pss:")?);
         add(Metric::Rss, memory(pids, "Rss:")?);
+    }
+    // What probes bring back.
+    for container in &running {
+        container.exec(&["true"]).output().await?.ok()?;
+    }
+    tokio::time::sleep(SETTLING).await;
+    for pids in &helpers {
+        add(Metric::PssAfterExec, memory(pids, "Pss:")?);
     }
     Ok(())
 }

@@ -69,13 +69,14 @@ enum What {
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 12] = [
+        const ALL: [What; 13] = [
             What::Metric(Metric::CreateStart),
             What::Metric(Metric::Exec),
             What::Metric(Metric::Delete),
             What::Metric(Metric::RunRm),
             What::Metric(Metric::Pss),
             What::Metric(Metric::Rss),
+            What::Metric(Metric::PssAfterExec),
             What::Metric(Metric::Wakeups),
             What::Landlock,
             What::Cri,
@@ -130,6 +131,8 @@ pub enum Metric {
     Pss,
     /// The same as resident memory: shared pages count in full
     Rss,
+    /// Proportional memory once each of the containers has had an exec
+    PssAfterExec,
     /// How often the shim and its helpers wake up in a second while nothing happens
     Wakeups,
 }
@@ -144,6 +147,7 @@ impl Metric {
             Self::RunRm => "run_rm",
             Self::Pss => "pss",
             Self::Rss => "rss",
+            Self::PssAfterExec => "pss_after_exec",
             Self::Wakeups => "wakeups",
         }
     }
@@ -151,7 +155,7 @@ impl Metric {
     pub fn unit(self) -> &'static str {
         match self {
             Self::CreateStart | Self::Exec | Self::Delete | Self::RunRm => "ms",
-            Self::Pss | Self::Rss => "KiB",
+            Self::Pss | Self::Rss | Self::PssAfterExec => "KiB",
             Self::Wakeups => "per second",
         }
     }
@@ -165,6 +169,7 @@ impl Metric {
             Self::RunRm => "ctr run --rm",
             Self::Pss => "memory, PSS",
             Self::Rss => "memory, RSS",
+            Self::PssAfterExec => "PSS after an exec",
             Self::Wakeups => "idle wake-ups",
         }
     }
@@ -175,7 +180,7 @@ impl Metric {
             Self::CreateStart | Self::Pss => Some(5.0),
             Self::Exec => Some(6.0),
             Self::Delete => Some(3.0),
-            Self::RunRm | Self::Rss | Self::Wakeups => None,
+            Self::RunRm | Self::Rss | Self::PssAfterExec | Self::Wakeups => None,
         }
     }
 

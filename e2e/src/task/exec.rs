@@ -7,6 +7,7 @@ use prost_types::Any;
 use serde_json::json;
 
 use crate::api::{PROCESS_TYPE, json_any};
+use crate::bench::idle;
 use crate::expect::refused;
 use crate::harness::Registry;
 use crate::{processes, same, spec};
@@ -121,6 +122,23 @@ fn life(t: &mut Registry) {
                 .await
         },
     );
+    t.add(
+        "an idle shim gives back what only the create took, and execs as before",
+        async |c| {
+            let container = c.container().waiting().start().await?;
+            let helpers = idle::helpers_of(&[container.pid.get()])?;
+            // A shim and a holder; of their program's megabytes hardly any.
+            c.eventually("little of it is in memory", async || {
+                Ok(idle::memory(&helpers, "Rss:")? < 4096.0)
+            })
+            .await?;
+            same!(container.sh("echo out").await?.stdout, "out\n");
+            same!(container.sh("echo out").await?.stdout, "out\n");
+            Ok(())
+        },
+    )
+    .differs("a program in Go keeps it")
+    .gvisor_differs("a sentry takes more than that");
 }
 
 fn surroundings(t: &mut Registry) {

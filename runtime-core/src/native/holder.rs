@@ -18,7 +18,7 @@ use crate::error_chain::chain;
 use crate::mounts::{self, HierarchyView, Tree};
 use crate::plan::{self, Namespace, Namespaces};
 use crate::sys::fork::{Fork, fork_sibling};
-use crate::sys::{message, namespace, process, spawn, user_namespace};
+use crate::sys::{message, namespace, process, release, spawn, user_namespace};
 
 /// Why the holder could not make the container.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +141,16 @@ pub fn holder_main() -> ! {
 }
 
 fn hold(control: &OwnedFd) -> Result<(), Error> {
+    let inside = make(control)?;
+    // For the container's life there is little to do, and each fork is the faster for what is not there to be copied.
+    release::stack();
+    release::program();
+    serve(control, &inside)
+}
+
+/// Makes the container. Not a part of its caller: its stack is given back.
+#[inline(never)]
+fn make(control: &OwnedFd) -> Result<Inside, Error> {
     process::set_dumpable(false).map_err(io("hiding the holder's memory"))?;
     // Here once for all that will be forked: what is ignored now would be ignored by every program of the container.
     spawn::reset_signals();
@@ -252,7 +262,7 @@ fn hold(control: &OwnedFd) -> Result<(), Error> {
     wire::send(&ours, Tag::Go, &[], &[]).map_err(|_| Error::Told)?;
     drop((ours, process, hierarchies));
     inside.container.mounts = Vec::new();
-    serve(control, &inside)
+    Ok(inside)
 }
 
 fn open_proc() -> Result<OwnedFd, Error> {
@@ -263,6 +273,8 @@ fn open_proc() -> Result<OwnedFd, Error> {
 /// Forks what the shim asks for, until the shim is gone.
 fn serve(control: &OwnedFd, inside: &Inside) -> Result<(), Error> {
     loop {
+        // First this: what a message is received into would be kept all the while.
+        message::wait(control).map_err(io("waiting for the shim"))?;
         match wire::receive(control).map_err(io("hearing from the shim"))? {
             Some(message) if message.tag == Tag::Exec => exec(inside, message)?,
             // The shim's end is ours: the container, if it lives, is for `delete` to clean up.

@@ -18,7 +18,7 @@ use crate::mounts;
 use crate::plan::{self, Mount, MountSource, Namespace, Sandbox};
 use crate::sys::fork::{Fork, fork_sibling};
 use crate::sys::mount::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MountAttr, set_attributes};
-use crate::sys::{namespace, process, signal, spawn};
+use crate::sys::{message, namespace, process, release, signal, spawn};
 
 /// The word on the command line that makes this process of our program; see [`pause_main`].
 pub const ACTION: &str = "pause";
@@ -115,8 +115,10 @@ fn stay(sandbox: &Sandbox, control: &OwnedFd) -> Result<(), Error> {
     })?;
     process::set_dumpable(false).map_err(io("hiding the sandbox's memory"))?;
     wire::send(control, Tag::Ready, &[], &[]).map_err(|_| Error::Alone)?;
+    release::stack();
+    release::program();
     // Whatever the shim might say, it means the end.
-    let _ = wire::receive(control);
+    let _ = message::wait(control);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -67,6 +68,13 @@ pub fn send_stream(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> i
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Waits until there is a message, or the other side is gone.
+pub fn wait(socket: impl AsFd) -> io::Result<()> {
+    let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod program;
+pub mod release;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;

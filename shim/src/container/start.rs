@@ -7,6 +7,7 @@ use containerd_shim_protos::topics;
 
 use super::lifecycle::{Operation, State};
 use super::{Container, Error};
+use crate::rest;
 
 impl Container {
     /// Lets init execute its program. Its pid.
@@ -32,6 +33,7 @@ impl Container {
             ..TaskStart::new()
         };
         self.shim.publisher.publish(topics::TASK_START_EVENT_TOPIC, event);
+        rest::soon();
         Ok(pid)
     }
 }
