@@ -2,16 +2,26 @@
 //! runs with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the
 //! second. What critest does not ask is asked by behaviours of our own.
 
+mod attach;
 mod behaviours;
 pub mod busybox;
 mod critest;
 pub mod daemon;
+mod devices;
+mod events;
+mod hugepages;
 pub mod images;
 mod leaks;
+mod lifecycle;
 mod limits;
+mod masking;
+mod namespaces;
 pub mod network;
 mod pods;
+mod resources;
 mod sandboxes;
+mod termination;
+mod volumes;
 
 use std::rc::Rc;
 
@@ -128,7 +138,7 @@ async fn one(
         None
     };
     let behaviours = if all || !ours.is_empty() {
-        behaviours::run(&daemon, runtime, &ours).await?
+        behaviours::run(tools, kit, &daemon, runtime, &ours).await?
     } else {
         Tally::default()
     };
