@@ -31,11 +31,13 @@ pub struct Behaviour {
     gvisor: &'static str,
     /// The one handler that it is about, where it is about one, and what it is about.
     alone: Option<(Runtime, &'static str)>,
+    /// Whether nothing else may run beside it: no container of this machine.
+    apart: bool,
 }
 
 macro_rules! behaviour {
     ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?
-        $(, alone: $alone:expr)?) => {
+        $(, alone: $alone:expr)? $(, apart: $apart:literal)?) => {
         Behaviour {
             name: $name,
             run: |cri| Box::pin($run(cri)),
@@ -43,6 +45,7 @@ macro_rules! behaviour {
             since_containerd_2: concat!("" $(, $since)?),
             gvisor: concat!("" $(, $gvisor)?),
             alone: [$(Some($alone),)? None][0],
+            apart: [$($apart,)? false][0],
         }
     };
 }
@@ -94,7 +97,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
         gvisor: "the sentry makes cgroup files of its own up; that the limits hold is shown by the suite gvisor"),
     behaviour!("containers and pods have statistics", resources::statistics),
     behaviour!("limits of huge pages hold, and can be changed", hugepages::limits,
-        gvisor: "the sentry has no huge pages: refused by name"),
+        gvisor: "a sentry's programs have no huge pages; a limit of them holds for the gofer", apart: true),
     behaviour!("a CDI device brings its node, variables, mounts, groups and hooks", devices::injected,
         since_2: "1.6 does not know CDI", gvisor: "nothing of the host's can run in a sentry's namespaces: refused by name"),
     behaviour!("what kubelet names is masked or read-only", masking::by_default,
@@ -166,12 +169,24 @@ impl std::error::Error for CannotBeTried {}
 /// How long one may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Tries those whose names match, one after another.
-pub async fn run(tools: &Tools, kit: &Kit, daemon: &CriDaemon, runtime: Runtime, filter: &[String]) -> Result<Tally> {
+/// Whether there are any that match and that nothing may run beside.
+pub fn any_apart(filter: &[String]) -> bool {
+    BEHAVIOURS.iter().any(|one| one.apart && one.is_wanted(filter))
+}
+
+/// Tries those whose names match, one after another: those that nothing may run beside, or all others.
+pub async fn run(
+    parts: (&Tools, &Kit),
+    daemon: &CriDaemon,
+    runtime: Runtime,
+    filter: &[String],
+    apart: bool,
+) -> Result<Tally> {
     let mut tally = Tally::default();
-    for (number, behaviour) in BEHAVIOURS.iter().enumerate().filter(|(_, one)| one.is_wanted(filter)) {
+    let wanted = |one: &Behaviour| one.apart == apart && one.is_wanted(filter);
+    for (number, behaviour) in BEHAVIOURS.iter().enumerate().filter(|(_, one)| wanted(one)) {
         let place = format!("{}, {}", runtime.short_name(), daemon.version.name());
-        let cri = Cri::new((tools, kit), daemon, runtime, number)?;
+        let cri = Cri::new(parts, daemon, runtime, number)?;
         let reasons = [
             (runtime == Runtime::Runc, behaviour.differs),
             (!cri.is_containerd_2(), behaviour.since_containerd_2),

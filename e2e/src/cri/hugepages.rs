@@ -3,8 +3,9 @@
 //! machine.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use prost::Message;
@@ -188,37 +189,94 @@ fn limit_of(cgroup: &Path) -> Result<String> {
 
 pub async fn limits(cri: &Cri<'_>) -> Result<()> {
     let _pool = Pool::open().await?;
+    if node::has_cgroup_v2() || Path::new("/sys/fs/cgroup/hugetlb").exists() {
+        return tried(cri).await;
+    }
+    nobody_else().await?;
+    let outcome = tried(cri).await;
+    let gone = forget(cri).await;
+    outcome.and(gone)
+}
+
+/// containerd's shim for runc loses its way in every cgroup as long as the kernel has a hierarchy that it does not see
+/// mounted (containerd/cgroups, `existingPath`): no statistics, no word of what was killed for want of memory.
+async fn nobody_else() -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let processes = fs::read_dir("/proc").context("read /proc")?.flatten();
+        let mut names = processes.filter_map(|entry| fs::read_to_string(entry.path().join("comm")).ok());
+        if !names.any(|name| name.starts_with("containerd-shim")) {
+            return Ok(());
+        }
+        if begun.elapsed() > Duration::from_secs(20) {
+            bail!(CannotBeTried(
+                "other containers run on this machine, and it has no hierarchy for huge pages that their shims see"
+                    .to_owned()
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Lets the kernel take the hierarchy back, which it does a while after the last mount of an empty one went.
+async fn forget(cri: &Cri<'_>) -> Result<()> {
+    const SCRIPT: &str =
+        r#"mount -t cgroup -o hugetlb none "$1"; find "$1" -mindepth 1 -depth -type d -exec rmdir {} +"#;
+    let mut round: u32 = 0;
+    cri.eventually("the hierarchy for huge pages is gone", async || {
+        let own = fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+        round += 1;
+        // What is mounted again and again never goes.
+        if own.contains(":hugetlb:") && round.is_multiple_of(10) {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"]);
+            let output = command.arg(cri.directory.join("cgroups")).output().await;
+            output.context("run unshare")?;
+        }
+        Ok(!own.contains(":hugetlb:"))
+    })
+    .await
+}
+
+async fn tried(cri: &Cri<'_>) -> Result<()> {
     look(&cri.directory).await?;
     let (tools, kit) = cri.parts;
     let daemon = CriDaemon::start_through(tools, kit, cri.daemon.version, "debug", launcher).await?;
     let own = Cri::new(cri.parts, &daemon, cri.runtime, 0)?;
     let name = daemon.directory().file_name().context("a directory without a name")?;
     let parent = format!("{}-hugepages", name.display());
-    let cgroup = match held(&own, &parent).await {
-        Ok(cgroup) => cgroup,
-        Err(error) => {
-            own.remove_all().await?;
-            return Err(error);
-        }
-    };
-    same!(leaks::left_behind(&daemon, cri.runtime).await, Vec::<String>::new());
-    ensure!(!cgroup.exists(), "its cgroup is left");
+    let outcome = held(&own, &parent).await;
+    if outcome.is_err() {
+        own.remove_all().await?;
+    }
+    let left = leaks::left_behind(&daemon, cri.runtime).await;
     // Whoever named a parent of pods removes it, as kubelet does.
+    remove_parents(&parent)?;
+    let cgroup = outcome?;
+    same!(left, Vec::<String>::new());
+    ensure!(!cgroup.exists(), "its cgroup is left");
     let parents = cgroup.parent().context("a cgroup without a parent")?;
     ensure!(
         parents.ends_with(&parent),
         "the pod was not where it was to be, but in {}",
         parents.display()
     );
-    fs::remove_dir(parents).with_context(|| format!("remove {}", parents.display()))?;
-    remove_parents(&parent)
+    // On a host with a hierarchy that this process sees it is gone already.
+    match fs::remove_dir(parents) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", parents.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
-/// Of the other hierarchies.
+/// Of all hierarchies that this process sees.
 fn remove_parents(parent: &str) -> Result<()> {
     let root = Path::new("/sys/fs/cgroup");
-    for hierarchy in fs::read_dir(root).context("read /sys/fs/cgroup")?.flatten() {
-        let directory = hierarchy.path().join(parent);
+    let hierarchies = fs::read_dir(root).context("read /sys/fs/cgroup")?.flatten();
+    let hierarchies = hierarchies.map(|entry| entry.path()).chain([root.to_owned()]);
+    for hierarchy in hierarchies {
+        let directory = hierarchy.join(parent);
         if directory.is_dir() {
             fs::remove_dir(&directory).with_context(|| format!("remove {}", directory.display()))?;
         }
