@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::process::{Child, Command};
 
 /// A program with a terminal, seen from the keyboard's side.
@@ -20,10 +21,17 @@ pub struct Terminal {
 
 impl Terminal {
     /// Starts a program with a new terminal as its three streams.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        Self::start_with(command, None)
+    }
+
+    fn start_with(mut command: Command, size: Option<(u16, u16)>) -> Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("open a terminal")?;
         grantpt(&master).context("grant the terminal")?;
         unlockpt(&master).context("unlock the terminal")?;
+        if let Some((rows, columns)) = size {
+            set_size(&master, rows, columns)?;
+        }
         let name = ptsname(&master, Vec::new()).context("name the terminal")?;
         let slave: OwnedFd =
             rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).context("open it")?;
@@ -48,6 +56,16 @@ impl Terminal {
         Ok(Self { master, seen, child })
     }
 
+    /// The same, with a size from the beginning.
+    pub fn start_sized(command: Command, rows: u16, columns: u16) -> Result<Self> {
+        Self::start_with(command, Some((rows, columns)))
+    }
+
+    /// Gives the terminal another size. Only a program whose controlling terminal it is learns of that by itself.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
+        set_size(&self.master, rows, columns)
+    }
+
     pub fn type_text(&mut self, text: &str) -> Result<()> {
         self.master.write_all(text.as_bytes()).context("type")
     }
@@ -70,4 +88,14 @@ impl Terminal {
         }
         Ok(())
     }
+}
+
+fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).context("set the terminal's size")
 }

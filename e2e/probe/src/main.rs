@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 const USAGE: &str = "\
 usage: probe                 print what this process sees, as JSON
        probe memory MIB      touch that much memory, print `ready`, wait
+       probe allocate FILE MIB   give a file that much room at once; print `allocated` or why not
        probe spin            use one CPU until killed
        probe forks N         start N children that wait, print `ready`, wait
        probe background      leave a child behind that holds stdout open, exit with 0
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         [] => println!("{}", facts()),
         ["memory", mib] => memory(number(mib)),
+        ["allocate", file, mib] => println!("{}", kernel::said("allocated", allocate(file, number(mib)))),
         ["spin"] => loop {
             std::hint::spin_loop();
         },
@@ -117,6 +119,22 @@ fn memory(mib: usize) -> ! {
     say_ready();
     std::hint::black_box(&held);
     wait()
+}
+
+/// On hugetlbfs, whose files cannot be written to, the pages are taken and counted here.
+fn allocate(file: &str, mib: usize) -> std::io::Result<()> {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(file)?;
+    let bytes = u64::try_from(mib << 20).unwrap_or(u64::MAX);
+    Ok(rustix::fs::fallocate(
+        file,
+        rustix::fs::FallocateFlags::empty(),
+        0,
+        bytes,
+    )?)
 }
 
 fn spawn_waiter(stdout: Stdio) {

@@ -81,7 +81,25 @@ impl CriDaemon {
 
     /// The same with a log of that level.
     pub async fn start_with(tools: &Tools, kit: &Kit, version: Version, log_level: &'static str) -> Result<Self> {
+        Self::start_through(tools, kit, version, log_level, |_| Vec::new()).await
+    }
+
+    /// The same, started through a command that starts the command behind it; it is told the containerd's directory.
+    pub async fn start_through(
+        tools: &Tools,
+        kit: &Kit,
+        version: Version,
+        log_level: &'static str,
+        launcher: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Result<Self> {
         let directory = new_directory()?;
+        // Else crictl looks for one elsewhere, and says on stderr, which is the container's, that it did.
+        let file = directory.join(CRICTL);
+        std::fs::write(&file, "debug: false\n").with_context(|| format!("write {}", file.display()))?;
+        let own_network = [
+            "nsenter".to_owned(),
+            format!("--net={}", directory.join("netns").display()),
+        ];
         let network = directory.join("netns");
         let conf = directory.join("cni");
         network::write_conflist(&conf, &directory.join("ipam"))?;
@@ -93,8 +111,9 @@ impl CriDaemon {
                 &kit.plugins.directory,
                 &conf,
                 kit.runsc.as_ref(),
+                &directory.join(CDI),
             )),
-            launcher: vec!["nsenter".to_owned(), format!("--net={}", network.display())],
+            launcher: own_network.into_iter().chain(launcher(&directory)).collect(),
             path: vec![kit.plugins.iptables.clone(), kit.cri_tools.clone()],
         };
         let daemon = Daemon::start_in(directory, tools, version, setup).await?;
@@ -108,6 +127,7 @@ impl CriDaemon {
     pub fn crictl(&self) -> tokio::process::Command {
         let mut command = self.launch("crictl");
         let endpoint = self.endpoint();
+        command.arg("--config").arg(self.directory().join(CRICTL));
         command.args([
             "--timeout",
             "60s",
@@ -118,6 +138,11 @@ impl CriDaemon {
         ]);
         command.kill_on_drop(true);
         command
+    }
+
+    /// Where it looks for specifications of devices.
+    pub fn cdi_directory(&self) -> PathBuf {
+        self.directory().join(CDI)
     }
 
     /// Where CRI listens, as its clients write it.
@@ -151,21 +176,29 @@ impl CriDaemon {
     }
 }
 
+/// crictl's configuration, below containerd's directory.
+const CRICTL: &str = "crictl.yaml";
+
+/// Specifications of devices, below containerd's directory.
+const CDI: &str = "cdi";
+
 /// Not allowed to lower its score, containerd must not try to give containers a lower one; pods' network namespaces
-/// stay below its own directory.
-const COMMON: &str = "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n";
+/// stay below its own directory; limits of huge pages are passed on, where there is a controller for them.
+const COMMON: &str =
+    "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\ndisable_hugetlb_controller = false\n";
 
 /// The shim makes the sandbox, so that nobody needs the pause image.
 const OWN_SANDBOX: &str = "sandboxer = \"shim\"\ndisable_pause_image_pull = true\n";
 
-fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&Installed>) -> String {
+fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&Installed>, cdi: &Path) -> String {
     let (runtime, before, bin_dir) = match version {
         Version::V2 => (
             "io.containerd.cri.v1.runtime",
             format!(
                 "[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{}\"\n\n\
-                 [plugins.\"io.containerd.cri.v1.runtime\"]\n{COMMON}",
-                images::PAUSE
+                 [plugins.\"io.containerd.cri.v1.runtime\"]\n{COMMON}cdi_spec_dirs = [\"{}\"]\n",
+                images::PAUSE,
+                cdi.display()
             ),
             format!("bin_dirs = [\"{}\"]", plugins.display()),
         ),
@@ -190,7 +223,7 @@ fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&I
         Version::V1 => String::new(),
         Version::V2 => format!(
             "\n[plugins.\"{runtime}\".containerd.runtimes.{}]\nruntime_type = \"io.containerd.nucleus.v2\"\n\
-             {OWN_SANDBOX}\n[plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed]\n\
+             pod_annotations = [\"nucleus.dev/*\"]\n{OWN_SANDBOX}\n[plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed]\n\
              runtime_type = \"io.containerd.nucleus.v2\"\n{OWN_SANDBOX}\
              [plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed.options]\nruntime = \"gvisor\"\n",
             Runtime::Sandboxed.short_name()
@@ -210,6 +243,7 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."{runtime}".containerd.runtimes.nucleus]
 runtime_type = "io.containerd.nucleus.v2"
+pod_annotations = ["nucleus.dev/*"]
 {sandboxed}{gvisor}"#,
         conf = conf.display()
     )

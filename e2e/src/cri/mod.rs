@@ -2,16 +2,26 @@
 //! runs with the handlers `runc` and `nucleus` on private containerds; what passes with the first has to pass with the
 //! second. What critest does not ask is asked by behaviours of our own.
 
+mod attach;
 mod behaviours;
 pub mod busybox;
 mod critest;
 pub mod daemon;
+mod devices;
+mod events;
+mod hugepages;
 pub mod images;
 mod leaks;
+mod lifecycle;
 mod limits;
+mod masking;
+mod namespaces;
 pub mod network;
 mod pods;
+mod resources;
 mod sandboxes;
+mod termination;
+mod volumes;
 
 use std::rc::Rc;
 
@@ -99,8 +109,27 @@ pub async fn run(tools: &Rc<Tools>, runtimes: &[Runtime], versions: &[Version], 
                 Runtime::Nucleus | Runtime::Runsc => tally.add(comparison.compare(&report, yardstick.as_ref())),
             }
         }
+        tally.add(apart(tools, &kit, version, &runtimes, filter).await?);
     }
     Ok(tally)
+}
+
+/// What nothing may run beside, with one handler after another.
+async fn apart(tools: &Tools, kit: &Kit, version: Version, runtimes: &[Runtime], filter: &[String]) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let ours: Vec<String> = filter.iter().filter(|text| is_ours(text)).cloned().collect();
+    if ours.is_empty() && !filter.is_empty() || !behaviours::any_apart(&ours) {
+        return Ok(tally);
+    }
+    let daemon = CriDaemon::start(tools, kit, version).await?;
+    for &runtime in runtimes {
+        tally.add(behaviours::run((tools, kit), &daemon, runtime, &ours, true).await?);
+    }
+    Ok(tally)
+}
+
+fn is_ours(filter: &str) -> bool {
+    filter.starts_with("pods/")
 }
 
 struct Run {
@@ -119,7 +148,7 @@ async fn one(
     filter: &[String],
 ) -> Result<Run> {
     let daemon = CriDaemon::start(tools, kit, version).await?;
-    let (ours, theirs): (Vec<String>, Vec<String>) = filter.iter().cloned().partition(|text| text.starts_with("pods/"));
+    let (ours, theirs): (Vec<String>, Vec<String>) = filter.iter().cloned().partition(|text| is_ours(text));
     let all = filter.is_empty();
     let log = format!("critest-{}-{}", runtime.short_name(), version.name());
     let specs = if all || !theirs.is_empty() {
@@ -128,7 +157,7 @@ async fn one(
         None
     };
     let behaviours = if all || !ours.is_empty() {
-        behaviours::run(&daemon, runtime, &ours).await?
+        behaviours::run((tools, kit), &daemon, runtime, &ours, false).await?
     } else {
         Tally::default()
     };

@@ -11,12 +11,19 @@ use tokio::time::sleep;
 
 use crate::containerd::Version;
 use crate::context::{Output, Runtime};
+use crate::prepare::Tools;
 
-use super::daemon::CriDaemon;
+use super::daemon::{CriDaemon, Kit};
 use super::images::BUSYBOX;
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a container runs that is only there.
+pub const FOREVER: [&str; 2] = ["sleep", "100000"];
+
+/// A pod or container that is nothing special.
+pub fn plain(_: &mut Value) {}
 
 /// What one behaviour works with.
 pub struct Cri<'a> {
@@ -24,17 +31,20 @@ pub struct Cri<'a> {
     pub runtime: Runtime,
     /// For volumes, logs and configurations; nobody else's.
     pub directory: PathBuf,
+    /// For another containerd.
+    pub parts: (&'a Tools, &'a Kit),
     counter: Cell<usize>,
 }
 
 impl<'a> Cri<'a> {
-    pub fn new(daemon: &'a CriDaemon, runtime: Runtime, number: usize) -> Result<Self> {
+    pub fn new(parts: (&'a Tools, &'a Kit), daemon: &'a CriDaemon, runtime: Runtime, number: usize) -> Result<Self> {
         let directory = daemon.directory().join(format!("b{number}"));
         std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
         Ok(Self {
             daemon,
             runtime,
             directory,
+            parts,
             counter: Cell::new(0),
         })
     }
@@ -45,6 +55,7 @@ impl<'a> Cri<'a> {
             daemon: other.daemon,
             runtime,
             directory: other.directory.clone(),
+            parts: other.parts,
             counter: Cell::new(0),
         }
     }

@@ -1,20 +1,12 @@
 //! What containers find in their pod, whoever makes its sandbox: containerd by a pause container, or the shim.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{processes, same};
 
-use super::pods::{Cri, Pod, PodContainer};
-
-const FOREVER: [&str; 2] = ["sleep", "100000"];
-
-fn plain(_: &mut Value) {}
-
-/// The same namespace options for a pod and its containers, as kubelet has them.
-fn options(config: &mut Value, options: &Value) {
-    config["linux"]["security_context"]["namespace_options"] = options.clone();
-}
+use super::namespaces::namespace;
+use super::pods::{Cri, FOREVER, Pod, plain};
 
 pub async fn shared(cri: &Cri<'_>) -> Result<()> {
     let pod = cri.pod(|config| config["hostname"] = json!("shop")).await?;
@@ -38,11 +30,6 @@ pub async fn shared(cri: &Cri<'_>) -> Result<()> {
         "one root"
     );
     pod.remove().await
-}
-
-async fn namespace(container: &PodContainer<'_, '_>, kind: &str) -> Result<String> {
-    let output = container.sh(&format!("readlink /proc/self/ns/{kind}")).await?;
-    Ok(output.ok()?.to_owned())
 }
 
 pub async fn names(cri: &Cri<'_>) -> Result<()> {
@@ -119,35 +106,6 @@ pub async fn settings(cri: &Cri<'_>) -> Result<()> {
         same!(read("net/ipv4/ip_unprivileged_port_start").await?, "0");
         same!(read("net/ipv4/ping_group_range").await?, "0 2147483647");
     }
-    pod.remove().await
-}
-
-pub async fn of_host(cri: &Cri<'_>) -> Result<()> {
-    let daemon = cri.daemon.pid().context("containerd does not run")?;
-    // NamespaceMode NODE
-    let node = json!({"network": 2, "pid": 2, "ipc": 2});
-    let pod = cri.pod(|config| options(config, &node)).await?;
-    let container = pod.start(&FOREVER, |config| options(config, &node)).await?;
-    for kind in ["net", "pid", "ipc", "uts"] {
-        let link = std::fs::read_link(format!("/proc/{daemon}/ns/{kind}")).context("read containerd's namespace")?;
-        same!(namespace(&container, kind).await?, link.display().to_string());
-    }
-    pod.remove().await
-}
-
-/// Asks for the pod's PID namespace in a pod that was made to share none.
-pub async fn no_host_processes(cri: &Cri<'_>) -> Result<()> {
-    let daemon = cri.daemon.pid().context("containerd does not run")?;
-    // NamespaceMode CONTAINER, then POD
-    let pod = cri.pod(|config| options(config, &json!({"pid": 1}))).await?;
-    let container = pod
-        .start(&FOREVER, |config| options(config, &json!({"pid": 0})))
-        .await?;
-    let host = std::fs::read_link(format!("/proc/{daemon}/ns/pid")).context("read containerd's namespace")?;
-    ensure!(
-        namespace(&container, "pid").await? != host.display().to_string(),
-        "it sees the host's processes"
-    );
     pod.remove().await
 }
 

@@ -4,6 +4,7 @@ mod admission;
 mod chart;
 mod database;
 mod default_runtime;
+mod kubelet;
 mod lifecycle;
 mod pods;
 pub mod runtime;
@@ -125,6 +126,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         workloads::all(),
         database::all(),
         pods::all(),
+        kubelet::all(),
         runtime::all(),
         default_runtime::all(),
     ];
