@@ -250,7 +250,10 @@ fn source(name: &str, volume: &Value) -> String {
 }
 
 fn namespaces(pod: &Pod, unknown: &mut Vec<String>) -> Vec<Value> {
-    let joined = |kind: &str| json!({"type": kind, "path": format!("/proc/1/ns/{}", if kind == "network" { "net" } else { kind })});
+    let joined = |kind: &str| {
+        let name = if kind == "network" { "net" } else { kind };
+        json!({"type": kind, "path": format!("/proc/1/ns/{name}")})
+    };
     let is = |field: &str| pod.spec[field] == true;
     let mut namespaces = vec![json!({"type": "mount"}), joined("uts")];
     if !is("hostNetwork") {

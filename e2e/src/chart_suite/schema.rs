@@ -140,7 +140,10 @@ mod tests {
         let definitions = json!({"T": {
             "type": "object",
             "required": ["name"],
-            "properties": {"name": {"type": "string"}, "parts": {"type": "array", "items": {"$ref": "#/definitions/P"}}},
+            "properties": {
+                "name": {"type": "string"},
+                "parts": {"type": "array", "items": {"$ref": "#/definitions/P"}},
+            },
             "x-kubernetes-group-version-kind": [{"group": "g", "version": "v1", "kind": "T"}],
         }, "P": {"type": "object", "properties": {"size": {"type": "integer"}}}});
         let schema = Schema {

@@ -36,8 +36,11 @@ pub struct Behaviour {
 }
 
 macro_rules! behaviour {
-    ($name:literal, $run:path $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?
-        $(, alone: $alone:expr)? $(, apart: $apart:literal)?) => {
+    (
+        $name:literal, $run:path
+        $(, differs: $differs:literal)? $(, since_2: $since:literal)? $(, gvisor: $gvisor:literal)?
+        $(, alone: $alone:expr)? $(, apart: $apart:literal)?
+    ) => {
         Behaviour {
             name: $name,
             run: |cri| Box::pin($run(cri)),

@@ -223,7 +223,8 @@ fn configuration(version: Version, plugins: &Path, conf: &Path, runsc: Option<&I
         Version::V1 => String::new(),
         Version::V2 => format!(
             "\n[plugins.\"{runtime}\".containerd.runtimes.{}]\nruntime_type = \"io.containerd.nucleus.v2\"\n\
-             pod_annotations = [\"nucleus.dev/*\"]\n{OWN_SANDBOX}\n[plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed]\n\
+             pod_annotations = [\"nucleus.dev/*\"]\n{OWN_SANDBOX}\n\
+             [plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed]\n\
              runtime_type = \"io.containerd.nucleus.v2\"\n{OWN_SANDBOX}\
              [plugins.\"{runtime}\".containerd.runtimes.gvisor-sandboxed.options]\nruntime = \"gvisor\"\n",
             Runtime::Sandboxed.short_name()

@@ -38,8 +38,8 @@ pub const GVISOR: Limits = &[
         &["NamespaceOption runtime should support HostIpc is true"],
     ),
     (
-        "it looks for the host's sockets in /proc/net, which has the sentry's own; that the host's network is reached is shown by the \
-         suite gvisor",
+        "it looks for the host's sockets in /proc/net, which has the sentry's own; that the host's network is reached \
+         is shown by the suite gvisor",
         &["NamespaceOption runtime should support HostNetwork is true"],
     ),
     (

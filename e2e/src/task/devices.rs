@@ -53,10 +53,14 @@ pub fn register(t: &mut Registry) {
         },
     );
     t.add("a device of the spec is made with its mode and owner", async |c| {
-        let container = c.container().args(&["stat", "-c", "%t:%T %a %u:%g", "/dev/my/null"]).spec(|spec| {
-            let device = json!({"path": "/dev/my/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8});
-            spec::push(spec, "/linux/devices", device);
-        });
+        let container = c
+            .container()
+            .args(&["stat", "-c", "%t:%T %a %u:%g", "/dev/my/null"])
+            .spec(|spec| {
+                let device = json!({"path": "/dev/my/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640,
+                "uid": 7, "gid": 8});
+                spec::push(spec, "/linux/devices", device);
+            });
         same!(container.output().await?.ok()?, "1:3 640 7:8\n");
         Ok(())
     });

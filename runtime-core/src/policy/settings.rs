@@ -35,7 +35,10 @@ pub struct Setting {
 
 /// `"name" field: Type, agent's default, production's default, for pods or not`.
 macro_rules! settings {
-    ($($(#[doc = $about:literal])+ $name:literal $field:ident: $type:ty, $agent:expr, $production:expr, $for_pods:expr;)+) => {
+    ($(
+        $(#[doc = $about:literal])+
+        $name:literal $field:ident: $type:ty, $agent:expr, $production:expr, $for_pods:expr;
+    )+) => {
         /// What holds for one container: each setting's value, and who decided it.
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Policy {
@@ -225,7 +228,8 @@ settings! {
 
     /// Where the files of `capabilities.profile` are. Each has to be root's and writable by nobody else, and no
     /// symbolic link.
-    "capabilities.directory" capabilities_directory: Directory, directory("capabilities"), directory("capabilities"), false;
+    "capabilities.directory" capabilities_directory: Directory,
+        directory("capabilities"), directory("capabilities"), false;
 
     /// The files that `capabilities.profile` may name, each with its content's SHA-256: `["web=sha256:…"]`.
     "capabilities.pinned" capabilities_pinned: Pins, Pins::default(), Pins::default(), false;

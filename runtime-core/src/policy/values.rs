@@ -84,7 +84,10 @@ impl Value for bool {
 
 /// A setting with a name for each of its values, from the loosest to the strictest.
 macro_rules! choice {
-    ($(#[doc = $doc:literal])* $name:ident: $expected:literal, $($(#[doc = $about:literal])* $variant:ident = $text:literal),+) => {
+    (
+        $(#[doc = $doc:literal])* $name:ident: $expected:literal,
+        $($(#[doc = $about:literal])* $variant:ident = $text:literal),+
+    ) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum $name {

@@ -2,8 +2,8 @@
 //!
 //! - containerd ≥ 2.3 writes a binary `BootstrapParams` message to stdin and reads a `BootstrapResult`.
 //! - Older ones write the runtime options (an `Any`) or nothing at all, say the rest in flags and environment, and read
-//!   the socket's address. 2.0 to 2.2 would also take JSON with a version 3 in it; but nothing tells them from 1.7, which
-//!   refuses that version: so they all get the plain address, which means version 2 to each of them.
+//!   the socket's address. 2.0 to 2.2 would also take JSON with a version 3 in it; but nothing tells them from 1.7,
+//!   which refuses that version: so they all get the plain address, which means version 2 to each of them.
 //!
 //! Source: containerd 2.4 `core/runtime/v2/command.go`, `pkg/shim/compat.go`; 2.2, 1.7 and 1.6 `runtime/v2/shim.go`.
 

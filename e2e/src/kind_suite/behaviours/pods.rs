@@ -361,8 +361,8 @@ async fn user_namespace(space: &Space<'_>) -> Result<()> {
 
 async fn unprivileged(space: &Space<'_>) -> Result<()> {
     let more = json!({
-        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000], "supplementalGroupsPolicy": "Strict",
-            "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000],
+            "supplementalGroupsPolicy": "Strict", "seccompProfile": {"type": "RuntimeDefault"}},
         "restartPolicy": "Never",
         "volumes": [{"name": "scratch", "emptyDir": {}}],
         "main": {
@@ -383,7 +383,10 @@ async fn unprivileged(space: &Space<'_>) -> Result<()> {
 }
 
 async fn resize(space: &Space<'_>) -> Result<()> {
-    let resources = |memory: &str, cpu: &str| json!({"requests": {"memory": memory, "cpu": cpu}, "limits": {"memory": memory, "cpu": cpu}});
+    let resources = |memory: &str, cpu: &str| {
+        let all = json!({"memory": memory, "cpu": cpu});
+        json!({"requests": all, "limits": all})
+    };
     let more = json!({"main": {"resources": resources("64Mi", "200m")}});
     space.pod("grows", "exec sleep 1000", more).await?;
     space.until_ready("grows").await?;
