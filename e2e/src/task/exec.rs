@@ -303,6 +303,18 @@ fn refusals(t: &mut Registry) {
         refused(exec.start().await)?.saying("/no/such/directory")?;
         Ok(())
     });
+    t.add(
+        "execs that fail at once, many times, leave the next one working",
+        async |c| {
+            let container = c.container().waiting().start().await?;
+            for round in 0..40 {
+                let failed = container.exec(&["/no/such/program"]).output().await;
+                anyhow::ensure!(failed.is_err(), "round {round}: {failed:?}");
+            }
+            same!(container.sh("echo fine").await?.ok()?, "fine\n");
+            Ok(())
+        },
+    );
     t.add("a failed start of an exec answers those who wait for it", async |c| {
         let container = c.container().waiting().start().await?;
         let exec = container.exec(&["no-such-program"]).create().await?;

@@ -276,18 +276,18 @@ fn serve(control: &OwnedFd, inside: &Inside) -> Result<(), Error> {
         // First this: what a message is received into would be kept all the while.
         message::wait(control).map_err(io("waiting for the shim"))?;
         match wire::receive(control).map_err(io("hearing from the shim"))? {
-            Some(message) if message.tag == Tag::Exec => exec(inside, message)?,
+            Some(message) if message.tag == Tag::Exec => exec(inside, message),
             // The shim's end is ours: the container, if it lives, is for `delete` to clean up.
             _ => return Ok(()),
         }
     }
 }
 
-fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
+fn exec(inside: &Inside, message: Message) {
     let mut fds = message.fds.into_iter();
     let (Some(socket), Some(stdin), Some(stdout), Some(stderr)) = (fds.next(), fds.next(), fds.next(), fds.next())
     else {
-        return Ok(());
+        return;
     };
     let (forked, tag) = match fork_sibling(inside.unified.as_ref()) {
         // The container hands controllers on to cgroups that it made: its own takes no process any more (cgroups(7),
@@ -312,9 +312,9 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
             }
         }
         Ok(Fork::Parent(pid, pidfd)) => {
-            if wire::send(&socket, tag, pid.to_string().as_bytes(), &[pidfd.as_fd()]).is_err() {
-                return Err(Error::Alone);
-            }
+            // Who asked may have heard from the process already that it could not be executed, and have gone. That the
+            // shim itself is gone shows where the next request would.
+            let _ = wire::send(&socket, tag, pid.to_string().as_bytes(), &[pidfd.as_fd()]);
         }
         // pid_namespaces(7): a namespace whose init has ended takes no more processes.
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
@@ -322,7 +322,6 @@ fn exec(inside: &Inside, message: Message) -> Result<(), Error> {
         }
         Err(error) => wire::report(&socket, &format!("forking a process: {error}")),
     }
-    Ok(())
 }
 
 /// Joins the namespaces that have a path, then makes the new ones. Returns the cgroup namespace to be joined, which is
