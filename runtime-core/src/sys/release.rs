@@ -12,6 +12,13 @@ const MARGIN: usize = 4096;
 /// pages, `stack_guard_gap`): what is in there is the stack or nothing.
 const REACH: usize = 256 << 10;
 
+/// By libc, which knows since the program's start. rustix asks the kernel, and on kernels before 6.4 reads
+/// /proc/self/auxv, which a process that is not dumpable, in a mount namespace of its own, cannot.
+fn page_size() -> usize {
+    // SAFETY: no arguments but a number.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
 /// Gives back the pages of the main thread's stack that were used by calls which have returned. For any other thread,
 /// whose stack ends at somebody else's memory, this does nothing; it gives its stack back when it ends.
 #[inline(never)]
@@ -19,7 +26,7 @@ pub fn stack() {
     if rustix::thread::gettid() != rustix::process::getpid() {
         return;
     }
-    let page = rustix::param::page_size();
+    let page = page_size();
     let frame = 0u8;
     let end = ((&raw const frame).addr() - MARGIN) & !(page - 1);
     let start = end.saturating_sub(REACH) & !(page - 1);
@@ -37,7 +44,7 @@ pub fn program() {
 
 /// Of the program itself, which is told of first: not of libraries, of which a static program has none.
 unsafe extern "C" fn release_segments(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
-    let page = rustix::param::page_size();
+    let page = page_size();
     // SAFETY: the callback is given a live description, and in it as many program headers as it says.
     let (base, headers) = unsafe {
         let info = &*info;
