@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use crate::sys::mount::TMPFS_MAGIC;
 use rustix::fs::{self as unix, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -83,8 +84,8 @@ pub const VERSION: u32 = 1;
 /// Bytes: poststop hooks with a large environment are the only thing in a record that can be long.
 const SIZE_LIMIT: u64 = 4 << 20;
 
-/// File systems that lose their content with the power: to sync them is a wait for nothing. See statfs(2).
-const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Beside tmpfs the file system that loses its content with the power: to sync either is a wait for nothing. See
+/// statfs(2).
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
 
 impl ProcessId {

@@ -18,19 +18,17 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Map, Value};
 
 use super::config::{Config, EmptyDir};
+use super::wishes::{ANNOTATIONS, is_name, refused, wishes};
 use super::{Error, file};
 use crate::plan::{Mount, MountSource, Plan};
+use crate::sys::mount::TMPFS_MAGIC;
 
-/// What runsc's annotations about mounts begin with.
-pub const ANNOTATIONS: &str = "dev.gvisor.spec.mount.";
 /// CRI's annotation with the pod's uid (containerd's `internal/cri/annotations`).
 const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
 /// Where kubelet has the emptyDir volumes, in the pod's directory.
 const PLUGIN: &str = "volumes/kubernetes.io~empty-dir";
-/// The name of the file that a sentry keeps a volume's content in, before its sandbox's id.
+/// What the name of the file begins with that a sentry keeps a volume's content in.
 const FILESTORE: &str = ".gvisor.filestore.";
-/// statfs(2).
-const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// The volumes of one sandbox that its sentry keeps.
 #[derive(Debug, Default)]
@@ -77,14 +75,6 @@ pub struct Kept {
     pub name: String,
     /// Whether the host has nothing of it.
     pub in_memory: bool,
-}
-
-/// What a pod's annotations say of one volume.
-#[derive(Debug, Default)]
-struct Wish<'a> {
-    kind: Option<&'a str>,
-    share: Option<&'a str>,
-    source: Option<&'a str>,
 }
 
 impl EmptyDirs {
@@ -147,9 +137,7 @@ impl EmptyDirs {
     /// The files on the host that their content will be in.
     pub fn filestores(&self, sandbox: &str) -> Vec<PathBuf> {
         let on_disk = self.volumes.iter().filter(|volume| volume.medium == Medium::Disk);
-        on_disk
-            .map(|volume| volume.source.join(format!("{FILESTORE}{sandbox}")))
-            .collect()
+        on_disk.map(|volume| volume.source.join(filestore(sandbox))).collect()
     }
 
     /// Which of a container's mounts, by their index, are of kept volumes. Decides what a volume is, at its first use.
@@ -196,6 +184,11 @@ impl EmptyDirs {
         }
         Ok(kept)
     }
+}
+
+/// The name of the file at the top of a directory that a sentry keeps its content in.
+pub fn filestore(sandbox: &str) -> String {
+    format!("{FILESTORE}{sandbox}")
 }
 
 /// What a volume's source is called among those of the sandbox's mounts; the others have numbers.
@@ -271,7 +264,7 @@ impl Volume {
 /// The pod's emptyDir volumes, by name.
 fn directories(plan: &Plan, roots: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    let Some(uid) = annotation(plan, POD_UID).filter(|uid| is_name(uid)) else {
+    let Some(uid) = plan.container.annotation(POD_UID).filter(|uid| is_name(uid)) else {
         return found;
     };
     for root in roots {
@@ -286,58 +279,6 @@ fn directories(plan: &Plan, roots: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     found
 }
 
-fn annotation<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
-    let found = plan.container.annotations.iter().find(|(key, _)| key == name);
-    found.map(|(_, value)| value.as_str())
-}
-
-/// Whether the pod's annotations can be honoured, as far as they say.
-pub fn check(plan: &Plan) -> Result<(), Error> {
-    wishes(plan).map(drop)
-}
-
-/// What the pod's annotations ask for, by the volume's name.
-fn wishes(plan: &Plan) -> Result<BTreeMap<&str, Wish<'_>>, Error> {
-    let mut wishes: BTreeMap<&str, Wish<'_>> = BTreeMap::new();
-    for (key, value) in &plan.container.annotations {
-        let Some(rest) = key.strip_prefix(ANNOTATIONS) else {
-            continue;
-        };
-        let Some((name, field)) = rest.split_once('.').filter(|(name, _)| is_name(name)) else {
-            return Err(refused(rest, "", "it is to name a volume and a field: remove it"));
-        };
-        let wish = wishes.entry(name).or_default();
-        match (field, value.as_str()) {
-            ("type", "tmpfs" | "bind") => wish.kind = Some(value),
-            ("type", _) => return Err(refused(name, field, "it is to be tmpfs or bind")),
-            ("share", "container" | "pod" | "shared") => wish.share = Some(value),
-            ("share", _) => return Err(refused(name, field, "it is to be container, pod or shared")),
-            ("source", _) => wish.source = Some(value),
-            ("options", "rw") => {}
-            ("options", _) => {
-                return Err(refused(
-                    name,
-                    field,
-                    "each container has its own: write rw, or remove it",
-                ));
-            }
-            _ => return Err(refused(name, field, "there are type, share and source: remove it")),
-        }
-    }
-    for (name, wish) in &wishes {
-        for (field, value) in [("type", wish.kind), ("share", wish.share)] {
-            if value.is_none() {
-                return Err(refused(
-                    name,
-                    field,
-                    "it is missing beside the volume's other annotations: add it",
-                ));
-            }
-        }
-    }
-    Ok(wishes)
-}
-
 /// The directory that a pod says a volume of its has: kubelet's path of an emptyDir, and no other.
 fn named(plan: &Plan, name: &str, source: &str) -> Result<PathBuf, Error> {
     let path = Path::new(source);
@@ -348,7 +289,7 @@ fn named(plan: &Plan, name: &str, source: &str) -> Result<PathBuf, Error> {
     let names: Vec<&OsStr> = path.iter().collect();
     let is_emptydir = match names.as_slice() {
         [.., pods, uid, volumes, plugin, last] => {
-            let is_pod_s = annotation(plan, POD_UID).is_none_or(|own| *uid == own);
+            let is_pod_s = plan.container.annotation(POD_UID).is_none_or(|own| *uid == own);
             *pods == "pods" && is_pod_s && Path::new(volumes).join(plugin) == Path::new(PLUGIN) && *last == name
         }
         _ => false,
@@ -362,18 +303,6 @@ fn named(plan: &Plan, name: &str, source: &str) -> Result<PathBuf, Error> {
         "it is to be the directory of an emptyDir volume of this name, below kubelet's pods/<uid>/volumes: no other \
          volume is the sentry's to keep",
     ))
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['/', '\0', '.'])
-}
-
-fn refused(name: &str, field: &str, reason: &'static str) -> Error {
-    let separator = if field.is_empty() { "" } else { "." };
-    Error::Unsupported {
-        field: format!("annotation {ANNOTATIONS}{name}{separator}{field}"),
-        reason,
-    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod stats;
 mod terminal;
 mod trust;
 mod version;
+mod wishes;
 
 use std::io;
 use std::path::PathBuf;

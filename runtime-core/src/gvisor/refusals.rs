@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxDeviceType, LinuxResources};
 
 use super::config::Network;
 use super::spec::{Role, network};
-use super::{Error, empty_dirs};
+use super::{Error, wishes};
 use crate::plan::{Domain, Mount, MountSource, Namespace, Plan, Process};
 use crate::policy::Scopes;
 
@@ -170,7 +170,7 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
     if let Some((key, _)) = container
         .annotations
         .iter()
-        .find(|(key, _)| key.starts_with("dev.gvisor.") && !key.starts_with(empty_dirs::ANNOTATIONS))
+        .find(|(key, _)| key.starts_with("dev.gvisor.") && !key.starts_with(wishes::ANNOTATIONS))
     {
         let field = format!("annotation {key}");
         return Err(unsupported(
@@ -178,7 +178,7 @@ pub fn check(plan: &Plan, role: &Role, chosen: Network) -> Result<(), Error> {
             "how the sentry runs is the node's choice; remove the annotation",
         ));
     }
-    empty_dirs::check(plan)?;
+    wishes::check(plan)?;
     container.mounts.iter().try_for_each(check_mount)
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::config::{Config, Network, Overlay};
 use super::control::Control;
-use super::empty_dirs::{EmptyDirs, Kept};
+use super::empty_dirs::{self, EmptyDirs, Kept};
 use super::launch::Files;
 use super::limits::Limits;
 use super::state::Directory;
@@ -86,7 +86,7 @@ impl Sandbox {
     /// What an earlier run of a container may have left at the top of its rootfs, and the next one would stumble over:
     /// the file of its overlay.
     fn leftover(&self, overlay: Overlay) -> Option<String> {
-        (overlay == Overlay::RootSelf).then(|| format!(".gvisor.filestore.{}", self.id))
+        (overlay == Overlay::RootSelf).then(|| empty_dirs::filestore(&self.id))
     }
 
     /// What is mounted for a container of this sandbox before its runsc runs.

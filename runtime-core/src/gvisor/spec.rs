@@ -31,10 +31,7 @@ pub enum Role {
 
 /// What the annotations say of it.
 pub fn role(plan: &Plan) -> Role {
-    let annotation = |name: &str| {
-        let found = plan.container.annotations.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    };
+    let annotation = |name| plan.container.annotation(name);
     match (annotation(CONTAINER_TYPE), annotation(SANDBOX_ID)) {
         (Some("container"), Some(sandbox)) => Role::Member(sandbox.to_owned()),
         _ => Role::Root,
@@ -158,13 +155,8 @@ fn is_readonly_or_masked(container: &Container, path: &str) -> bool {
 fn annotations(plan: &Plan, role: &Role, host: &Host<'_>) -> Value {
     match role {
         Role::Root => {
-            let is_pod = plan
-                .container
-                .annotations
-                .iter()
-                .any(|(key, value)| key == CONTAINER_TYPE && value == "sandbox");
             let mut all = host.empty_dirs.annotations(host.mounts);
-            if is_pod {
+            if plan.container.annotation(CONTAINER_TYPE) == Some("sandbox") {
                 all.insert(CONTAINER_TYPE.into(), "sandbox".into());
                 all.insert(SANDBOX_ID.into(), plan.id.clone().into());
             }

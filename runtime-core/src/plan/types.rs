@@ -85,6 +85,14 @@ pub struct Container {
     pub domain: Option<Domain>,
 }
 
+impl Container {
+    /// What the spec's annotation of this name says.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        let found = self.annotations.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
 /// How a container stands to one kind of namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Namespace {

@@ -37,6 +37,9 @@ struct RawMountAttr {
     userns_fd: u64,
 }
 
+/// The type of a tmpfs, as statfs(2) tells it.
+pub const TMPFS_MAGIC: u64 = 0x0102_1994;
+
 /// mount_setattr(2) on the mount that `mount` refers to, and on all below it if `recursive`.
 pub fn set_attributes(mount: impl AsFd, recursive: bool, attr: MountAttr<'_>) -> io::Result<()> {
     let raw = RawMountAttr {

@@ -60,6 +60,7 @@ unsafe extern "C" fn release_segments(info: *mut libc::dl_phdr_info, _: usize, _
         let start = start & !(page - 1);
         // SAFETY: nobody writes to the segment, so that it is what the file says; and nobody writes to the file of a
         // program that runs (ETXTBSY). What is shared with the next segment, the last page, is left alone.
+        // Where the kernel will not, the pages stay: nothing is lost.
         let _ = unsafe {
             libc::madvise(
                 ptr::without_provenance_mut(start),

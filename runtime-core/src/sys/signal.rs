@@ -79,8 +79,8 @@ pub fn wait_for_any() -> io::Result<i32> {
 static WATCHED: [AtomicI32; LAST as usize + 1] = [const { AtomicI32::new(-1) }; LAST as usize + 1];
 
 /// Has each of `signals` counted by an eventfd from now on, instead of what it does by default: the eventfd, which does
-/// not block. A program that is executed has the default again (signal(7)), which
-/// would not be so of signals that are blocked for a signalfd.
+/// not block. A program that is executed has the default again (signal(7)), which would not be so of signals that are
+/// blocked for a signalfd.
 ///
 /// # Errors
 /// The kernel's.
